@@ -1,0 +1,247 @@
+//! Configuration: the file's form, and the validated form that the parts receive.
+//!
+//! Owns: reading and checking `config.toml`. Never does: connecting to anything, or reading passwords; a password
+//! file is read when a connection is made, so that a rotated password needs no restart.
+//!
+//! Each part takes its own section; only `app` and `cli` name the whole [`Config`].
+
+mod raw;
+mod validate;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::units::ByteSize;
+
+pub use validate::Problem;
+
+/// Everything the daemon is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The byte budget for replies and rows in flight.
+    pub memory: ByteSize,
+    /// Where samples go.
+    pub database: Database,
+    /// How samples are read.
+    pub collection: Collection,
+    /// The daemon's own HTTP endpoint.
+    pub admin: Admin,
+    /// Logs.
+    pub log: Log,
+    /// What is read.
+    pub platforms: Vec<Platform>,
+}
+
+/// How to reach TimescaleDB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// The service's own account.
+    pub writer: Account,
+    /// The account that owns the tables, for `migrate` only; the writer's where none is given.
+    pub owner: Option<Account>,
+    /// TLS to the server.
+    pub tls: DatabaseTls,
+}
+
+/// A connection string and where its password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// A PostgreSQL URL or key-value string without a password.
+    pub url: String,
+    /// The file with the password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// TLS to the database server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseTls {
+    /// Verified where the server is remote, none on a Unix socket or a loopback address.
+    Auto {
+        /// Roots instead of the system's.
+        ca_file: Option<PathBuf>,
+    },
+    /// Always, certificate and host name verified.
+    VerifyFull {
+        /// Roots instead of the system's.
+        ca_file: Option<PathBuf>,
+    },
+    /// Never.
+    Disable,
+}
+
+/// How samples are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collection {
+    /// Time between two live polls of a platform.
+    pub interval: Duration,
+    /// Time between two discoveries of hosts and VMs.
+    pub discovery_interval: Duration,
+    /// Entities in one request at the start; it adapts below this.
+    pub entities_per_request: usize,
+    /// Requests in flight per platform in the live lane.
+    pub parallel_requests: usize,
+    /// Sessions per platform.
+    pub sessions: usize,
+    /// Requests per second per platform, all loops together.
+    pub requests_per_second: u32,
+    /// Deadline of one request.
+    pub request_timeout: Duration,
+    /// Which instances give a host's IOPS and disk latency.
+    pub host_disk: HostDisk,
+    /// Counters not to ask for, host and VM; their columns stay NULL.
+    pub skip_host_counters: Vec<String>,
+    /// As above, for VMs.
+    pub skip_vm_counters: Vec<String>,
+}
+
+/// Which instances give a host's IOPS and disk latency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostDisk {
+    /// Its storage adapters: few instances, local and SAN storage.
+    StorageAdapter,
+    /// Its datastores: for sites on NFS or vSAN, where the adapters see nothing.
+    Datastore,
+}
+
+/// The daemon's own HTTP endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Address and port; loopback only.
+    pub listen: SocketAddr,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A filter such as `info` or `info,virt_collector::soap=debug`.
+    pub level: String,
+    /// Form of the lines.
+    pub format: LogFormat,
+}
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people and journald.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What kind of server a platform is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlatformKind {
+    /// A vCenter Server.
+    VCenter,
+    /// A single ESXi host.
+    Esxi,
+}
+
+impl PlatformKind {
+    /// The word in configuration and database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VCenter => "vcenter",
+            Self::Esxi => "esxi",
+        }
+    }
+}
+
+impl fmt::Display for PlatformKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::VCenter => "vCenter",
+            Self::Esxi => "ESXi",
+        })
+    }
+}
+
+/// One vCenter or ESXi host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    /// Its name here, unique.
+    pub name: String,
+    /// vCenter or ESXi.
+    pub kind: PlatformKind,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Account.
+    pub user: String,
+    /// The file with its password.
+    pub password_file: PathBuf,
+    /// Which certificate is trusted.
+    pub trust: Trust,
+}
+
+/// Which server certificate is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// What the system trusts.
+    System,
+    /// What the authorities in a PEM file have signed.
+    CaFile(PathBuf),
+    /// The one certificate with this SHA-256 thumbprint.
+    Thumbprint([u8; 32]),
+    /// Any: whoever stands in between reads the password.
+    Off,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {path}; write one, starting from config.example.toml")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Not TOML, a key that does not exist, or a value of the wrong type. The message names line and column.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with the line.
+        message: String,
+    },
+    /// The values do not make sense, all of them listed.
+    #[error("{path}:{}", problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Each problem.
+        problems: Vec<Problem>,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to its own directory.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not what [`raw`] describes, or its values do not make sense.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// As [`Config::load`], of a text that came from `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let raw: raw::File = toml::from_str(text).map_err(|source| Error::Parse {
+            path: path.to_owned(),
+            message: source.to_string().trim_end().to_owned(),
+        })?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        validate::validate(raw, directory).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
+    }
+}

@@ -1,0 +1,336 @@
+//! From the file's form to the validated form. Every struct is taken apart exhaustively, so that a new key does
+//! not compile until it is handled; all problems are reported at once.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use super::{
+    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Log, LogFormat, Platform, PlatformKind,
+    Trust, raw,
+};
+use crate::model::columns::Column;
+use crate::model::ids::EntityKind;
+use crate::units::ByteSize;
+
+/// One value that does not make sense, and what would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    key: String,
+    message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+struct Check<'a> {
+    directory: &'a Path,
+    problems: Vec<Problem>,
+}
+
+pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<Problem>> {
+    let mut check = Check { directory, problems: Vec::new() };
+    let raw::File { memory, database, collection, admin, log, platforms } = raw;
+    let config = Config {
+        memory: check.memory(&memory),
+        database: check.database(database),
+        collection: check.collection(collection),
+        admin: check.admin(&admin),
+        log: check.log(log),
+        platforms: check.platforms(platforms),
+    };
+    if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
+}
+
+impl Check<'_> {
+    fn problem(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem { key: key.into(), message: message.into() });
+    }
+
+    fn path(&self, path: PathBuf) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    fn memory(&mut self, text: &str) -> ByteSize {
+        let least = ByteSize::mebibytes(32);
+        match ByteSize::from_str(text) {
+            Ok(size) if size >= least => size,
+            Ok(size) => {
+                self.problem("memory", format!("{size} is too little to hold one reply; at least {least}"));
+                least
+            }
+            Err(error) => {
+                self.problem("memory", error.to_string());
+                least
+            }
+        }
+    }
+
+    fn duration(&mut self, key: &str, text: &str, least: Duration, most: Duration) -> Duration {
+        let parsed = text
+            .parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|duration| Duration::try_from(duration).ok())
+            .filter(|_| !text.trim().is_empty());
+        match parsed {
+            Some(duration) if (least..=most).contains(&duration) => duration,
+            Some(_) => {
+                self.problem(key, format!("{text:?} is outside {}s to {}s", least.as_secs(), most.as_secs()));
+                least
+            }
+            None => {
+                self.problem(key, format!("not a duration: {text:?}; write it as \"60s\" or \"5m\""));
+                least
+            }
+        }
+    }
+
+    fn database(&mut self, raw: raw::Database) -> Database {
+        let raw::Database { url, password_file, sslmode, ca_file, owner } = raw;
+        let ca_file = ca_file.map(|path| self.path(path));
+        let tls = match sslmode {
+            raw::SslMode::Auto => DatabaseTls::Auto { ca_file },
+            raw::SslMode::VerifyFull => DatabaseTls::VerifyFull { ca_file },
+            raw::SslMode::Disable => {
+                if ca_file.is_some() {
+                    self.problem("database.ca_file", "means nothing with sslmode = \"disable\"; remove one of them");
+                }
+                DatabaseTls::Disable
+            }
+        };
+        let writer = self.account("database", url, password_file);
+        let owner = owner.map(|raw::Account { url, password_file }| self.account("database.owner", url, password_file));
+        Database { writer, owner, tls }
+    }
+
+    fn account(&mut self, key: &str, url: String, password_file: Option<PathBuf>) -> Account {
+        if url.trim().is_empty() {
+            self.problem(format!("{key}.url"), "is empty; write it as \"postgresql://user@host/database\"");
+        }
+        Account { url, password_file: password_file.map(|path| self.path(path)) }
+    }
+
+    fn collection(&mut self, raw: raw::Collection) -> Collection {
+        let raw::Collection {
+            interval,
+            discovery_interval,
+            entities_per_request,
+            parallel_requests,
+            sessions,
+            requests_per_second,
+            request_timeout,
+            host_disk,
+            skip_host_counters,
+            skip_vm_counters,
+        } = raw;
+        let seconds = Duration::from_secs;
+        self.known_counters("collection.skip_host_counters", EntityKind::Host, &skip_host_counters);
+        self.known_counters("collection.skip_vm_counters", EntityKind::Vm, &skip_vm_counters);
+        Collection {
+            interval: self.duration("collection.interval", &interval, seconds(20), seconds(300)),
+            discovery_interval: self.duration(
+                "collection.discovery_interval",
+                &discovery_interval,
+                seconds(20),
+                seconds(3600),
+            ),
+            entities_per_request: self.number("collection.entities_per_request", entities_per_request, 1, 1000),
+            parallel_requests: self.number("collection.parallel_requests", parallel_requests, 1, 16),
+            sessions: self.number("collection.sessions", sessions, 1, 8),
+            requests_per_second: self.number("collection.requests_per_second", requests_per_second, 1, 1000),
+            request_timeout: self.duration("collection.request_timeout", &request_timeout, seconds(5), seconds(300)),
+            host_disk: match host_disk {
+                raw::HostDisk::StorageAdapter => HostDisk::StorageAdapter,
+                raw::HostDisk::Datastore => HostDisk::Datastore,
+            },
+            skip_host_counters,
+            skip_vm_counters,
+        }
+    }
+
+    fn number<N: PartialOrd + fmt::Display + Copy>(&mut self, key: &str, value: N, least: N, most: N) -> N {
+        if value < least || value > most {
+            self.problem(key, format!("{value} is outside {least} to {most}"));
+        }
+        value
+    }
+
+    /// Only counters of the column tables can be left out; a name with a typing error would silently do nothing.
+    fn known_counters(&mut self, key: &str, kind: EntityKind, names: &[String]) {
+        let known: BTreeSet<&str> = Column::of(kind).iter().flat_map(Column::counters).collect();
+        for name in names {
+            if known.contains(name.as_str()) {
+                continue;
+            }
+            let group = name.split('.').next().unwrap_or_default();
+            let alike: Vec<&str> = known.iter().copied().filter(|known| known.split('.').next() == Some(group)).collect();
+            let choice = if alike.is_empty() { known.into_iter().collect() } else { alike };
+            self.problem(
+                key,
+                format!("{name:?} is no counter that {kind} columns are made of; there are {}", choice.join(", ")),
+            );
+            return;
+        }
+    }
+
+    fn admin(&mut self, raw: &raw::Admin) -> Admin {
+        let raw::Admin { listen } = *raw;
+        if !listen.ip().is_loopback() {
+            self.problem(
+                "admin.listen",
+                format!("{listen} is not a loopback address; the endpoint has no TLS, put a proxy in front of it"),
+            );
+        }
+        Admin { listen }
+    }
+
+    fn log(&mut self, raw: raw::Log) -> Log {
+        let raw::Log { level, format } = raw;
+        if let Err(source) = level.parse::<tracing_subscriber::filter::Targets>() {
+            self.problem("log.level", format!("{level:?} is no filter such as \"info\": {source}"));
+        }
+        Log {
+            level,
+            format: match format {
+                raw::LogFormat::Text => LogFormat::Text,
+                raw::LogFormat::Json => LogFormat::Json,
+            },
+        }
+    }
+
+    fn platforms(&mut self, raw: Vec<raw::Platform>) -> Vec<Platform> {
+        let mut names = BTreeSet::new();
+        raw.into_iter()
+            .map(|platform| {
+                if !names.insert(platform.name.clone()) {
+                    self.problem("platform.name", format!("{:?} stands twice; names are unique", platform.name));
+                }
+                self.platform(platform)
+            })
+            .collect()
+    }
+
+    fn platform(&mut self, raw: raw::Platform) -> Platform {
+        let raw::Platform { name, kind, host, port, user, password_file, tls_verify, ca_file, thumbprint } = raw;
+        let key = |field: &str| format!("platform {name:?}: {field}");
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
+            self.problem(
+                key("name"),
+                "use 1 to 63 letters, digits, '-', '_' or '.': the name is a label of metrics and logs",
+            );
+        }
+        if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || host.contains("://") {
+            self.problem(
+                key("host"),
+                format!("{host:?} is not a host name or address; no scheme, path or account here"),
+            );
+        }
+        if user.is_empty() {
+            self.problem(key("user"), "is empty");
+        }
+        let trust = match (tls_verify, ca_file, thumbprint) {
+            (true, None, None) => Trust::System,
+            (true, Some(path), None) => Trust::CaFile(self.path(path)),
+            (true, None, Some(text)) => Trust::Thumbprint(self.thumbprint(&key("thumbprint"), &text)),
+            (false, None, None) => Trust::Off,
+            _ => {
+                self.problem(key("tls"), "give only one of ca_file, thumbprint and tls_verify = false");
+                Trust::System
+            }
+        };
+        Platform {
+            kind: match kind {
+                raw::PlatformKind::VCenter => PlatformKind::VCenter,
+                raw::PlatformKind::Esxi => PlatformKind::Esxi,
+            },
+            password_file: self.path(password_file),
+            name,
+            host,
+            port,
+            user,
+            trust,
+        }
+    }
+
+    fn thumbprint(&mut self, key: &str, text: &str) -> [u8; 32] {
+        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+        let bytes: Option<Vec<u8>> = digits
+            .chunks(2)
+            .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+            .collect();
+        bytes.filter(|_| digits.len() == 64).and_then(|bytes| bytes.try_into().ok()).unwrap_or_else(|| {
+            self.problem(
+                key,
+                "is not a SHA-256 thumbprint of 64 hexadecimal digits; `virt-collector check` prints the server's",
+            );
+            [0; 32]
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "[database]\nurl = \"postgresql://virt_writer@localhost/virt\"\n";
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("/etc/virt-collector/config.toml")).map_err(|error| error.to_string())
+    }
+
+    fn platform(more: &str) -> String {
+        format!(
+            "{LEAST}[[platform]]\nname = \"lab\"\ntype = \"vcenter\"\nhost = \"vc\"\nuser = \"u\"\n\
+             password_file = \"lab.password\"\n{more}"
+        )
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_paths_are_relative_to_the_file() {
+        let config = parse(&platform("")).unwrap();
+        assert_eq!(config.collection.interval, Duration::from_secs(60));
+        assert_eq!(config.platforms[0].port, 443);
+        assert_eq!(config.platforms[0].trust, Trust::System);
+        assert_eq!(config.platforms[0].password_file, Path::new("/etc/virt-collector/lab.password"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_rejected_with_its_line() {
+        let error = parse(&format!("{LEAST}\n[collection]\nintervall = \"60s\"\n")).unwrap_err();
+        assert!(error.contains("line 5") && error.contains("intervall") && error.contains("`interval`"), "{error}");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_all_named() {
+        let text = "memory = \"1MiB\"\n".to_owned()
+            + &platform("thumbprint = \"AB:CD\"\n")
+            + "[collection]\ninterval = \"5s\"\nrequest_timeout = \"soon\"\nskip_vm_counters = [\"cpu.redy.summation\"]\n\
+               [admin]\nlisten = \"0.0.0.0:9273\"\n";
+        let error = parse(&text).unwrap_err();
+        for part in [
+            "memory: 1MiB is too little",
+            "collection.interval: \"5s\" is outside 20s to 300s",
+            "collection.request_timeout: not a duration: \"soon\"",
+            "\"cpu.redy.summation\" is no counter that vm columns are made of; there are cpu.costop.summation",
+            "not a loopback address",
+            "is not a SHA-256 thumbprint",
+        ] {
+            assert!(error.contains(part), "{part}\n{error}");
+        }
+    }
+
+    #[test]
+    fn only_one_kind_of_trust_is_taken() {
+        let print = "ab".repeat(32);
+        let config = parse(&platform(&format!("thumbprint = \"{print}\""))).unwrap();
+        assert_eq!(config.platforms[0].trust, Trust::Thumbprint([0xab; 32]));
+        assert_eq!(parse(&platform("tls_verify = false")).unwrap().platforms[0].trust, Trust::Off);
+        assert!(parse(&platform("tls_verify = false\nca_file = \"ca.pem\"")).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! Named tasks and their end.
+//!
+//! Owns: the only place that spawns tasks, [`Tasks`]. Never does: restarting; a loop that can meet trouble handles
+//! it itself, so that a task's end is either asked for or a defect.
+//!
+//! Invariants: every task has a name and is waited for; a task that ends by a panic, or unasked while it is
+//! critical, stops everything, because a daemon that lives without its flush loop only looks alive.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+/// A group of tasks that stop together.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    failed: CancellationToken,
+    running: Arc<Mutex<BTreeMap<u64, String>>>,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tasks {
+    /// A group of its own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            failed: CancellationToken::new(),
+            running: Arc::default(),
+        }
+    }
+
+    /// A group whose stop follows from this one's, and whose failures are this one's.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            stop: self.stop.child_token(),
+            failed: self.failed.clone(),
+            running: Arc::default(),
+        }
+    }
+
+    /// Cancelled when the group is asked to stop.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Cancelled when a task failed.
+    #[must_use]
+    pub fn failed(&self) -> CancellationToken {
+        self.failed.clone()
+    }
+
+    /// Asks the group to stop.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Starts a task that runs until the group stops. Its end before that is a failure of the group.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns: named, tracked, supervised")]
+    pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
+        let name = name.into();
+        let span = tracing::info_span!("task", name = %name);
+        let inner = tokio::spawn(task.instrument(span));
+        let group = self.clone();
+        let key = group.enter(&name);
+        self.tracker.spawn(async move {
+            let ended = inner.await;
+            group.leave(key);
+            match ended {
+                Ok(()) if group.stop.is_cancelled() => {}
+                Ok(()) => {
+                    tracing::error!(task = %name, "task ended although nobody asked it to; stopping");
+                    group.failed.cancel();
+                }
+                // The panic's message has gone to standard error through the panic hook.
+                Err(error) => {
+                    tracing::error!(task = %name, %error, "task failed; stopping");
+                    group.failed.cancel();
+                }
+            }
+        });
+    }
+
+    /// Starts a task that may end by itself. It is tracked and waited for like the others; its panic is logged.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns: named, tracked, supervised")]
+    pub fn spawn_transient(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let inner = tokio::spawn(task.instrument(tracing::info_span!("task", name)));
+        let group = self.clone();
+        let key = group.enter(name);
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            let abort = inner.abort_handle();
+            let ended = tokio::select! {
+                ended = inner => ended,
+                () = stop.cancelled() => {
+                    abort.abort();
+                    Ok(())
+                }
+            };
+            group.leave(key);
+            if let Err(error) = ended {
+                tracing::error!(task = name, %error, "task failed");
+            }
+        });
+    }
+
+    /// Waits until every task has ended, at most `deadline`. Returns the names of those that have not.
+    pub async fn join(&self, deadline: Duration) -> Vec<String> {
+        self.tracker.close();
+        match tokio::time::timeout(deadline, self.tracker.wait()).await {
+            Ok(()) => Vec::new(),
+            Err(_elapsed) => self.names().values().cloned().collect(),
+        }
+    }
+
+    fn enter(&self, name: &str) -> u64 {
+        let mut running = self.names();
+        let key = running.last_key_value().map_or(0, |(key, _)| key + 1);
+        running.insert(key, name.to_owned());
+        key
+    }
+
+    fn leave(&self, key: u64) {
+        self.names().remove(&key);
+    }
+
+    fn names(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, String>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_ends_unasked_fails_the_group() {
+        let tasks = Tasks::new();
+        tasks.spawn("ends", async {});
+        tasks.failed().cancelled().await;
+
+        let parent = Tasks::new();
+        let child = parent.child();
+        child.spawn("panics", async { panic!("on purpose") });
+        parent.failed().cancelled().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stopping_a_group_stops_its_children_and_names_those_that_hang() {
+        let parent = Tasks::new();
+        let child = parent.child();
+        let stopping = child.stopping();
+        child.spawn("obeys", async move { stopping.cancelled().await });
+        child.spawn("hangs", std::future::pending());
+        parent.stop();
+        assert_eq!(child.join(Duration::from_secs(5)).await, ["hangs"]);
+        assert!(!parent.failed().is_cancelled());
+    }
+}

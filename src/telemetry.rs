@@ -1,0 +1,7 @@
+//! What the daemon says about itself: metrics and logs.
+//!
+//! Owns: every metric name and label ([`metrics`]), the set-up of logs ([`logging`]). Never does: deciding what is
+//! worth reporting; callers hold handles and count.
+
+pub mod logging;
+pub mod metrics;

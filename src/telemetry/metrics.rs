@@ -1,0 +1,494 @@
+//! The daemon's own metrics: names, help, labels, and the handles through which the parts count.
+//!
+//! A name stands here once, as data in [`ALL`]; the README's table is held against it by a test. Labels come from
+//! closed sets, and `platform` from configuration, so that the number of series is bounded. Timestamps are exported
+//! as such, not as ages. Handles are registered once per platform or part, never looked up in a loop.
+
+#![expect(clippy::disallowed_macros, reason = "this module owns the metrics macros")]
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::model::gap::Reason;
+use crate::model::ids::EntityKind;
+use crate::units::Stamp;
+
+/// The kinds of metric.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Only ever grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations in these buckets.
+    Histogram(&'static [f64]),
+}
+
+/// A metric as documented.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Full name.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Labels.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+const AGE_BUCKETS: &[f64] = &[5., 10., 20., 30., 45., 60., 90., 120., 300., 900., 3600.];
+const CYCLE_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1., 2.5, 5., 10., 20., 30., 60., 120., 300.];
+const FLUSH_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30.];
+
+macro_rules! metrics_table {
+    ($($(#[$attr:meta])* $constant:ident = $name:literal, $kind:expr, [$($label:literal),*], $help:literal;)+) => {
+        $($(#[$attr])* const $constant: &str = $name;)+
+        /// Every metric of the daemon, in the order of the README.
+        pub const ALL: &[Metric] = &[
+            $(Metric { name: $name, kind: $kind, labels: &[$($label),*], help: $help },)+
+        ];
+    };
+}
+
+metrics_table! {
+    BUILD_INFO = "virt_collector_build_info", Kind::Gauge, ["version"],
+        "Always 1; the version is in the label.";
+    PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
+        "1 while the last poll of the platform succeeded, else 0.";
+    NEWEST_SAMPLE = "virt_collector_platform_newest_sample_timestamp_seconds", Kind::Gauge, ["platform"],
+        "Stamp of the newest stored sample, in the platform's own clock.";
+    LAST_SUCCESS = "virt_collector_platform_last_success_timestamp_seconds", Kind::Gauge, ["platform"],
+        "When a poll last succeeded, in the collector's clock.";
+    CLOCK_SKEW = "virt_collector_platform_clock_skew_seconds", Kind::Gauge, ["platform"],
+        "The platform's clock minus the collector's.";
+    ENTITIES = "virt_collector_entities", Kind::Gauge, ["platform", "kind"],
+        "Hosts and VMs in the live set.";
+    LEASE_HELD = "virt_collector_lease_held", Kind::Gauge, ["platform"],
+        "1 while this collector owns the platform.";
+    POLLS = "virt_collector_polls_total", Kind::Counter, ["platform", "lane", "result"],
+        "Polls of the live and ring lanes and discoveries, by result (ok, error).";
+    POLLS_SKIPPED = "virt_collector_polls_skipped_total", Kind::Counter, ["platform"],
+        "Ticks that found the poll before still running.";
+    POLL_DURATION = "virt_collector_poll_duration_seconds", Kind::Histogram(CYCLE_BUCKETS), ["platform", "lane"],
+        "From the tick to the commit of its last row.";
+    SAMPLES_RECEIVED = "virt_collector_samples_received_total", Kind::Counter, ["platform"],
+        "Samples decoded from replies.";
+    SAMPLES_DROPPED = "virt_collector_samples_dropped_total", Kind::Counter, ["platform", "reason"],
+        "Samples not stored: known (stored before), overlap, held (asked again when settled), refused (insane stamp), requeried (thrown away with a failed flush and asked again).";
+    ROWS_WRITTEN = "virt_collector_rows_written_total", Kind::Counter, ["platform", "kind"],
+        "Rows committed.";
+    SAMPLE_AGE = "virt_collector_sample_age_at_commit_seconds", Kind::Histogram(AGE_BUCKETS), ["platform"],
+        "Age of a live sample when it is committed, by the platform's clock.";
+    GAPS_OPEN = "virt_collector_gaps_open", Kind::Gauge, ["platform"],
+        "Gaps that are yet to be asked for.";
+    GAPS_EXPLAINED = "virt_collector_gaps_explained_total", Kind::Counter, ["platform", "reason"],
+        "Gaps whose samples cannot be had, by reason.";
+    SAMPLES_RECOVERED = "virt_collector_gap_samples_recovered_total", Kind::Counter, ["platform"],
+        "Samples stored by back-fill.";
+    FLUSHES = "virt_collector_flushes_total", Kind::Counter, ["platform", "result"],
+        "Transactions of samples, by result (ok, error, unknown, fenced).";
+    FLUSH_DURATION = "virt_collector_flush_duration_seconds", Kind::Histogram(FLUSH_BUCKETS), ["platform"],
+        "From the first statement to the commit.";
+    ENTITIES_SKIPPED = "virt_collector_entities_skipped_total", Kind::Counter, ["platform"],
+        "Entities left out of a poll because the server refused them alone.";
+    BATCH_SIZE = "virt_collector_entities_per_request", Kind::Gauge, ["platform"],
+        "Entities asked for in one request, as adapted.";
+    SOAP_REQUESTS = "virt_collector_soap_requests_total", Kind::Counter, ["platform", "method", "result"],
+        "Calls to the platform, by method and result (ok, fault, error).";
+    SOAP_DURATION = "virt_collector_soap_duration_seconds", Kind::Histogram(FLUSH_BUCKETS), ["platform", "method"],
+        "Duration of a call, reply read.";
+    RESPONSE_BYTES = "virt_collector_response_bytes_total", Kind::Counter, ["platform"],
+        "Bytes of replies, decompressed.";
+    LOGINS = "virt_collector_logins_total", Kind::Counter, ["platform", "result"],
+        "Logins, by result (ok, refused, error).";
+    MEMORY_BUDGET = "virt_collector_memory_budget_bytes", Kind::Gauge, [],
+        "The byte budget for replies and rows in flight.";
+    MEMORY_RESERVED = "virt_collector_memory_reserved_bytes", Kind::Gauge, [],
+        "What of the budget is in use.";
+    DATABASE_UP = "virt_collector_database_up", Kind::Gauge, [],
+        "1 while the database answers and its schema fits.";
+    DATABASE_ERRORS = "virt_collector_database_errors_total", Kind::Counter, ["class"],
+        "Failed database work, by class of SQLSTATE.";
+}
+
+/// Installs the recorder. What it returns renders the text of `/metrics`.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in ALL {
+        if let Kind::Histogram(buckets) = metric.kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
+        }
+    }
+    let handle = builder.install_recorder()?;
+    for metric in ALL {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, Unit::Count, metric.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, Unit::Seconds, metric.help),
+        }
+    }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// The lanes in which samples and inventory are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Newest samples, every poll interval.
+    Live,
+    /// Gaps that the one-hour ring can still fill.
+    Ring,
+    /// Hosts and VMs.
+    Discovery,
+}
+
+impl Lane {
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Ring => "ring",
+            Self::Discovery => "discovery",
+        }
+    }
+}
+
+/// Why a decoded sample was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// Stored before.
+    Known,
+    /// Its interval overlaps a stored one.
+    Overlap,
+    /// Not settled yet; asked again.
+    Held,
+    /// Its stamp lies outside the sane range.
+    Refused,
+    /// Thrown away with a failed flush; asked again.
+    Requeried,
+}
+
+/// The counters and gauges of one lane.
+#[derive(Debug, Clone)]
+pub struct LaneMetrics {
+    ok: Counter,
+    error: Counter,
+    duration: Histogram,
+}
+
+impl LaneMetrics {
+    fn new(platform: &str, lane: Lane) -> Self {
+        let name = platform.to_owned();
+        let result = |result: &'static str| {
+            counter!(POLLS, "platform" => name.clone(), "lane" => lane.as_str(), "result" => result)
+        };
+        Self {
+            ok: result("ok"),
+            error: result("error"),
+            duration: histogram!(POLL_DURATION, "platform" => name.clone(), "lane" => lane.as_str()),
+        }
+    }
+
+    /// One poll ended.
+    pub fn polled(&self, ok: bool, took: Duration) {
+        if ok { &self.ok } else { &self.error }.increment(1);
+        self.duration.record(took);
+    }
+}
+
+/// Everything counted per platform, registered at zero when the platform starts.
+#[derive(Debug, Clone)]
+pub struct PlatformMetrics {
+    name: String,
+    up: Gauge,
+    newest_sample: Gauge,
+    last_success: Gauge,
+    clock_skew: Gauge,
+    entities: [Gauge; 2],
+    lease_held: Gauge,
+    polls_skipped: Counter,
+    received: Counter,
+    dropped: [Counter; 5],
+    rows: [Counter; 2],
+    sample_age: Histogram,
+    gaps_open: Gauge,
+    recovered: Counter,
+    flush_ok: Counter,
+    flush_error: Counter,
+    flush_unknown: Counter,
+    flush_fenced: Counter,
+    flush_duration: Histogram,
+    skipped_entities: Counter,
+    batch_size: Gauge,
+    response_bytes: Counter,
+    logins: [Counter; 3],
+    /// The live lane.
+    pub live: LaneMetrics,
+    /// The ring lane.
+    pub ring: LaneMetrics,
+    /// Discoveries.
+    pub discovery: LaneMetrics,
+}
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushResult {
+    /// Committed.
+    Ok,
+    /// Rolled back.
+    Error,
+    /// The connection was lost at COMMIT.
+    Unknown,
+    /// This collector no longer owns the platform.
+    Fenced,
+}
+
+/// How a login ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginResult {
+    /// A session.
+    Ok,
+    /// Wrong user or password.
+    Refused,
+    /// Any other failure.
+    Error,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallResult {
+    /// A reply.
+    Ok,
+    /// A SOAP fault.
+    Fault,
+    /// No reply, or one that makes no sense.
+    Error,
+}
+
+impl PlatformMetrics {
+    /// Registers a platform's series.
+    #[must_use]
+    pub fn new(platform: &str) -> Self {
+        let name = platform.to_owned();
+        let dropped = |reason: &'static str| {
+            counter!(SAMPLES_DROPPED, "platform" => name.clone(), "reason" => reason)
+        };
+        let flush = |result: &'static str| counter!(FLUSHES, "platform" => name.clone(), "result" => result);
+        let login = |result: &'static str| counter!(LOGINS, "platform" => name.clone(), "result" => result);
+        Self {
+            up: gauge!(PLATFORM_UP, "platform" => name.clone()),
+            newest_sample: gauge!(NEWEST_SAMPLE, "platform" => name.clone()),
+            last_success: gauge!(LAST_SUCCESS, "platform" => name.clone()),
+            clock_skew: gauge!(CLOCK_SKEW, "platform" => name.clone()),
+            entities: EntityKind::ALL
+                .map(|kind| gauge!(ENTITIES, "platform" => name.clone(), "kind" => kind.as_str())),
+            lease_held: gauge!(LEASE_HELD, "platform" => name.clone()),
+            polls_skipped: counter!(POLLS_SKIPPED, "platform" => name.clone()),
+            received: counter!(SAMPLES_RECEIVED, "platform" => name.clone()),
+            dropped: ["known", "overlap", "held", "refused", "requeried"].map(dropped),
+            rows: EntityKind::ALL
+                .map(|kind| counter!(ROWS_WRITTEN, "platform" => name.clone(), "kind" => kind.as_str())),
+            sample_age: histogram!(SAMPLE_AGE, "platform" => name.clone()),
+            gaps_open: gauge!(GAPS_OPEN, "platform" => name.clone()),
+            recovered: counter!(SAMPLES_RECOVERED, "platform" => name.clone()),
+            flush_ok: flush("ok"),
+            flush_error: flush("error"),
+            flush_unknown: flush("unknown"),
+            flush_fenced: flush("fenced"),
+            flush_duration: histogram!(FLUSH_DURATION, "platform" => name.clone()),
+            skipped_entities: counter!(ENTITIES_SKIPPED, "platform" => name.clone()),
+            batch_size: gauge!(BATCH_SIZE, "platform" => name.clone()),
+            response_bytes: counter!(RESPONSE_BYTES, "platform" => name.clone()),
+            logins: ["ok", "refused", "error"].map(login),
+            live: LaneMetrics::new(platform, Lane::Live),
+            ring: LaneMetrics::new(platform, Lane::Ring),
+            discovery: LaneMetrics::new(platform, Lane::Discovery),
+            name: platform.to_owned(),
+        }
+    }
+
+    /// A poll succeeded at `now` of the collector's clock.
+    pub fn succeeded(&self, now: Stamp) {
+        self.up.set(1.0);
+        self.last_success.set(now.as_seconds_f64());
+    }
+
+    /// A poll failed.
+    pub fn failed(&self) {
+        self.up.set(0.0);
+    }
+
+    /// The newest stored sample.
+    pub fn newest_sample(&self, stamp: Stamp) {
+        self.newest_sample.set(stamp.as_seconds_f64());
+    }
+
+    /// The platform's clock against the collector's.
+    pub fn clock(&self, server: Stamp, local: Stamp) {
+        self.clock_skew.set(server.as_seconds_f64() - local.as_seconds_f64());
+    }
+
+    /// Size of the live set.
+    pub fn live_entities(&self, n_hosts: usize, n_vms: usize) {
+        for (gauge, n) in self.entities.iter().zip([n_hosts, n_vms]) {
+            gauge.set(count(n));
+        }
+    }
+
+    /// Whether this collector owns the platform.
+    pub fn lease(&self, held: bool) {
+        self.lease_held.set(if held { 1.0 } else { 0.0 });
+    }
+
+    /// Ticks that found the loop busy.
+    pub fn polls_skipped(&self, n: u32) {
+        self.polls_skipped.increment(u64::from(n));
+    }
+
+    /// Samples decoded.
+    pub fn received(&self, n: usize) {
+        self.received.increment(n as u64);
+    }
+
+    /// Samples not stored.
+    pub fn dropped(&self, reason: Dropped, n: usize) {
+        if let Some(counter) = self.dropped.get(reason as usize) {
+            counter.increment(n as u64);
+        }
+    }
+
+    /// Rows committed.
+    pub fn rows_written(&self, kind: EntityKind, n: u64) {
+        if let Some(counter) = self.rows.get(kind as usize) {
+            counter.increment(n);
+        }
+    }
+
+    /// Age of a live sample at commit.
+    pub fn sample_age(&self, age: Duration) {
+        self.sample_age.record(age);
+    }
+
+    /// Open gaps of the platform.
+    pub fn gaps_open(&self, n: usize) {
+        self.gaps_open.set(count(n));
+    }
+
+    /// Gaps explained.
+    pub fn gaps_explained(&self, reason: Reason, n: usize) {
+        counter!(GAPS_EXPLAINED, "platform" => self.name.clone(), "reason" => reason.as_str()).increment(n as u64);
+    }
+
+    /// Samples stored by back-fill.
+    pub fn recovered(&self, n: usize) {
+        self.recovered.increment(n as u64);
+    }
+
+    /// A flush ended.
+    pub fn flushed(&self, result: FlushResult, took: Duration) {
+        match result {
+            FlushResult::Ok => &self.flush_ok,
+            FlushResult::Error => &self.flush_error,
+            FlushResult::Unknown => &self.flush_unknown,
+            FlushResult::Fenced => &self.flush_fenced,
+        }
+        .increment(1);
+        self.flush_duration.record(took);
+    }
+
+    /// Entities left out of a poll.
+    pub fn entities_skipped(&self, n: usize) {
+        self.skipped_entities.increment(n as u64);
+    }
+
+    /// Entities asked for in one request.
+    pub fn batch_size(&self, n: usize) {
+        self.batch_size.set(count(n));
+    }
+
+    /// A call to the platform ended.
+    pub fn called(&self, method: &'static str, result: CallResult, took: Duration, n_bytes: usize) {
+        let result = match result {
+            CallResult::Ok => "ok",
+            CallResult::Fault => "fault",
+            CallResult::Error => "error",
+        };
+        counter!(SOAP_REQUESTS, "platform" => self.name.clone(), "method" => method, "result" => result).increment(1);
+        histogram!(SOAP_DURATION, "platform" => self.name.clone(), "method" => method).record(took);
+        self.response_bytes.increment(n_bytes as u64);
+    }
+
+    /// A login ended.
+    pub fn logged_in(&self, result: LoginResult) {
+        if let Some(counter) = self.logins.get(result as usize) {
+            counter.increment(1);
+        }
+    }
+}
+
+/// What is counted about the database as a whole.
+#[derive(Debug, Clone)]
+pub struct DatabaseMetrics {
+    up: Gauge,
+}
+
+impl DatabaseMetrics {
+    /// Registers the series.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { up: gauge!(DATABASE_UP) }
+    }
+
+    /// Whether the database answers and its schema fits.
+    pub fn up(&self, up: bool) {
+        self.up.set(if up { 1.0 } else { 0.0 });
+    }
+
+    /// Work failed; `class` comes from the closed set of the store's error classes.
+    pub fn failed(&self, class: &'static str) {
+        counter!(DATABASE_ERRORS, "class" => class).increment(1);
+    }
+}
+
+impl Default for DatabaseMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The byte budget.
+#[derive(Debug, Clone)]
+pub struct BudgetMetrics {
+    reserved: Gauge,
+}
+
+impl BudgetMetrics {
+    /// Registers the series for a budget of `total` bytes.
+    #[must_use]
+    pub fn new(total: usize) -> Self {
+        gauge!(MEMORY_BUDGET).set(count(total));
+        Self { reserved: gauge!(MEMORY_RESERVED) }
+    }
+
+    /// Bytes taken.
+    pub fn took(&self, bytes: usize) {
+        self.reserved.increment(count(bytes));
+    }
+
+    /// Bytes given back.
+    pub fn gave_back(&self, bytes: usize) {
+        self.reserved.decrement(count(bytes));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a Prometheus value is a double")]
+fn count(n: usize) -> f64 {
+    n as f64
+}
