@@ -1,0 +1,39 @@
+# Everything a developer runs. Whatever is missing is set up first, under target/; nothing else is touched.
+#
+# VIRT_TEST_DATABASE_URL names a ready database server and VIRT_TEST_VCSIM a ready vcsim: then those are used.
+
+vcsim := $(or $(VIRT_TEST_VCSIM),$(CURDIR)/target/setup/bin/vcsim)
+cluster := tests/support/cluster
+# Runs a command against a private cluster, which stops with it, also after Ctrl-C.
+with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
+
+.PHONY: help setup demo test lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what the others need, under target/: TimescaleDB, vcsim
+	@tests/support/setup
+
+demo: setup ## simulator, database and collector with live rows, until Ctrl-C or DEMO_SECONDS; also DEMO_VMS, DEMO_HOSTS
+	cargo build --locked --workspace --bins
+	@$(cluster) run demo cargo run --quiet --locked -p virt-collector-support --bin demo
+
+test: setup ## all tests, against a private TimescaleDB
+	VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked
+
+lint: ## format, clippy, rustdoc, dependencies, shell scripts
+	@tests/support/setup lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	tests/support/deny
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny; \
+	else echo "lint: the shell scripts are not checked: there is no shellcheck"; fi
+
+bench: setup ## criterion benches, then the end-to-end runs below benches/
+	$(with_database) sh -ec 'cargo bench --locked; for run in benches/*.sh; do [ ! -e "$$run" ] || "$$run"; done'
+
+clean: ## stop the private clusters and remove target/
+	@[ ! -d target/cluster ] || $(cluster) stop --all
+	rm -rf target
