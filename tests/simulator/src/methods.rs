@@ -1,0 +1,394 @@
+//! What each SOAP method answers, and who may call it.
+//!
+//! Owns: the dispatch, the check of `_this`, the authentication rule of each method. Properties and
+//! performance data are written by their own modules. Never touches a socket.
+//!
+//! Power, snapshot and task methods and WaitForUpdatesEx belong here too once the world has tasks and
+//! a change log.
+
+use std::sync::Arc;
+
+use crate::calls::Calls;
+use crate::grid;
+use crate::perf::Source;
+use crate::properties::{self, Continuation, Obj, Scope, View};
+use crate::rules::{Effects, Rules};
+use crate::session::{Refused, SessionInfo, Sessions};
+use crate::soap::{self, Call, Fault, Filter, Ref, Request, element, moref};
+use crate::spec::{ExpiredViews, PlatformKind, Spec};
+use crate::world::{State, World};
+
+/// Option that bounds roll-up queries.
+const MAX_QUERY_METRICS: &str = "config.vpxd.stats.maxQueryMetrics";
+
+/// API versions that the server knows, newest first.
+pub(crate) const VERSIONS: [&str; 22] = [
+    "8.0.3.0", "8.0.2.0", "8.0.1.0", "8.0.0.1", "8.0.0.0", "7.0.3.2", "7.0.3.0", "7.0.2.0", "7.0.1.0",
+    "7.0.0.2", "7.0", "6.7.3", "6.7.2", "6.7.1", "6.7", "6.5", "6.0", "5.5", "5.1", "5.0", "4.1", "4.0",
+];
+
+/// Everything that a call is answered from.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) spec: Spec,
+    pub(crate) world: World,
+    pub(crate) rules: Rules,
+    pub(crate) sessions: Sessions,
+    pub(crate) calls: Calls,
+}
+
+/// A successful answer.
+pub(crate) struct Answer {
+    pub(crate) body: String,
+    /// A new session's cookie.
+    pub(crate) cookie: Option<String>,
+}
+
+/// An unsuccessful answer.
+pub(crate) enum Failure {
+    Fault(Fault),
+    /// The server has no room for another session: HTTP 503.
+    Full,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Who calls.
+pub(crate) struct Caller<'a> {
+    /// The cookie as sent, valid or not.
+    pub(crate) cookie: Option<&'a str>,
+    pub(crate) user_agent: &'a str,
+}
+
+/// Answers a call.
+pub(crate) fn execute(
+    service: &Service,
+    request: &Request<'_>,
+    caller: &Caller<'_>,
+    effects: &Effects,
+) -> Result<Answer, Failure> {
+    let reading = service.world.clock().read();
+    let session = caller
+        .cookie
+        .filter(|cookie| service.sessions.touch(cookie, reading));
+    let state = service.world.read();
+    let call = Context {
+        service,
+        state: &state,
+        request,
+        session,
+        info: session.and_then(|cookie| service.sessions.info(cookie)),
+    };
+    call.check_receiver()?;
+    let mut out = soap::begin(&request.method);
+    let mut cookie = None;
+    match &request.call {
+        Call::RetrieveServiceContent => call.service_content(&mut out),
+        Call::Login { user, password } => {
+            let login = service
+                .sessions
+                .login(user, password, caller.user_agent, caller.cookie, reading);
+            match login {
+                Ok((new, info)) => {
+                    out.push_str("<returnval>");
+                    user_session(&mut out, &info);
+                    out.push_str("</returnval>");
+                    cookie = Some(new);
+                }
+                Err(Refused::InvalidLogin) => {
+                    return Err(Fault::by_type("InvalidLogin", "", None).into());
+                }
+                Err(Refused::Full) => return Err(Failure::Full),
+            }
+        }
+        Call::RetrievePropertiesEx { filters, max_objects } => {
+            call.retrieve(&mut out, filters, *max_objects)?
+        }
+        _ => {
+            let session =
+                session.ok_or_else(|| Fault::not_authenticated(&request.this.kind, &request.this.value))?;
+            call.authenticated(&mut out, session, effects)?;
+        }
+    }
+    Ok(Answer {
+        body: soap::end(out, &request.method),
+        cookie,
+    })
+}
+
+struct Context<'a> {
+    service: &'a Service,
+    state: &'a State,
+    request: &'a Request<'a>,
+    session: Option<&'a str>,
+    info: Option<SessionInfo>,
+}
+
+impl Context<'_> {
+    /// `_this` must be the object that has the method.
+    fn check_receiver(&self) -> Result<(), Fault> {
+        let names = &self.state.names;
+        let expected = match &self.request.call {
+            Call::RetrieveServiceContent | Call::CurrentTime => ("ServiceInstance", "ServiceInstance"),
+            Call::Login { .. } | Call::Logout => ("SessionManager", names.session_manager),
+            Call::RetrievePropertiesEx { .. }
+            | Call::ContinueRetrievePropertiesEx { .. }
+            | Call::CancelRetrievePropertiesEx { .. } => ("PropertyCollector", names.property_collector),
+            Call::CreateContainerView { .. } => ("ViewManager", names.view_manager),
+            Call::QueryOptions { .. } => ("OptionManager", names.setting),
+            Call::QueryPerfProviderSummary { .. }
+            | Call::QueryAvailablePerfMetric { .. }
+            | Call::QueryPerf { .. } => ("PerformanceManager", names.perf_manager),
+            // A view is looked up in its session.
+            Call::DestroyView => return Ok(()),
+            Call::Unknown => {
+                let this = &self.request.this;
+                return Err(Fault::new("MethodNotFound", "The method is not found.")
+                    .with_ref("receiver", &this.kind, &this.value)
+                    .with("method", &self.request.method));
+            }
+        };
+        let this = &self.request.this;
+        if (&*this.kind, &*this.value) == expected {
+            Ok(())
+        } else {
+            Err(Fault::not_found(&this.kind, &this.value))
+        }
+    }
+
+    fn authenticated(&self, out: &mut String, session: &str, effects: &Effects) -> Result<(), Fault> {
+        let sessions = &self.service.sessions;
+        match &self.request.call {
+            Call::CurrentTime => {
+                out.push_str("<returnval>");
+                grid::push_micros(out, self.service.world.clock().now());
+                out.push_str("</returnval>");
+            }
+            Call::Logout => sessions.logout(session),
+            Call::ContinueRetrievePropertiesEx { token } => {
+                let rest = sessions.take_token(session, token);
+                let rest = rest.ok_or_else(|| Fault::invalid_property("token"))?;
+                self.page(out, rest);
+            }
+            Call::CancelRetrievePropertiesEx { token } => {
+                let rest = sessions.take_token(session, token);
+                rest.ok_or_else(|| Fault::invalid_property("token"))?;
+            }
+            Call::CreateContainerView {
+                container,
+                kinds,
+                recursive,
+            } => {
+                let found = properties::named(self.state, container);
+                let container = found
+                    .filter(Obj::is_entity)
+                    .ok_or_else(|| Fault::not_found(&container.kind, &container.value))?;
+                let view = sessions.add_view(session, |moref| View {
+                    moref,
+                    container,
+                    kinds: kinds.iter().map(|kind| kind.clone().into_owned()).collect(),
+                    recursive: *recursive,
+                });
+                moref(out, "returnval", "ContainerView", &view.unwrap_or_default());
+            }
+            Call::DestroyView => {
+                let this = &self.request.this;
+                if !sessions.remove_view(session, &this.value) {
+                    return Err(Fault::not_found(&this.kind, &this.value));
+                }
+            }
+            Call::QueryOptions { name } => self.options(out, name.as_deref())?,
+            Call::QueryPerfProviderSummary { entity } => {
+                self.perf(|source| source.provider(out, entity))?;
+            }
+            Call::QueryAvailablePerfMetric { entity, interval } => {
+                self.perf(|source| source.available(out, entity, *interval))?;
+            }
+            Call::QueryPerf { specs } => self.perf(|source| source.query(out, specs, effects))?,
+            // Answered before, or refused as unknown.
+            Call::RetrieveServiceContent
+            | Call::Login { .. }
+            | Call::RetrievePropertiesEx { .. }
+            | Call::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn perf(&self, ask: impl FnOnce(&Source<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
+        let (reading, _, not_lived) = self.service.world.clock().history();
+        ask(&Source {
+            state: self.state,
+            reading,
+            not_lived: &not_lived,
+            empty_entities: self.service.spec.empty_entities,
+            max_query_metrics: self.service.spec.max_query_metrics,
+        })
+    }
+
+    fn retrieve(
+        &self,
+        out: &mut String,
+        filters: &[Filter<'_>],
+        max_objects: Option<i32>,
+    ) -> Result<(), Fault> {
+        let spec = &self.service.spec;
+        let asked = match max_objects.map(usize::try_from) {
+            None => usize::MAX,
+            Some(Ok(asked)) if asked > 0 => asked,
+            Some(_) => return Err(Fault::invalid_argument("options.maxObjects")),
+        };
+        let sessions = &self.service.sessions;
+        let view = |reference: &Ref<'_>| {
+            let view = match self.session {
+                Some(session) => sessions.view(session, &reference.value),
+                None if spec.expired_views == ExpiredViews::MissingSet => {
+                    sessions.ghost_view(&reference.value)
+                }
+                None => None,
+            };
+            (reference.kind == "ContainerView").then_some(())?;
+            Some(Obj::View(Arc::clone(&view?)))
+        };
+        let page = asked.min(spec.page_size.max(1));
+        let found = properties::retrieve(&self.scope(), filters, page, view)?;
+        self.page(out, found);
+        Ok(())
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope {
+            state: self.state,
+            reading: self.service.world.clock().read(),
+            session: self.info.as_ref(),
+        }
+    }
+
+    fn page(&self, out: &mut String, from: Continuation) {
+        let page = properties::write_page(&self.scope(), from);
+        // Without a session there is nobody to keep the rest for.
+        let token = match (page.rest, self.session) {
+            (Some(rest), Some(session)) => self.service.sessions.add_token(session, rest),
+            _ => None,
+        };
+        // Nothing matched: no result at all.
+        if page.count == 0 && token.is_none() {
+            return;
+        }
+        out.push_str("<returnval>");
+        if let Some(token) = token {
+            element(out, "token", &token);
+        }
+        out.push_str(&page.objects);
+        out.push_str("</returnval>");
+    }
+
+    fn options(&self, out: &mut String, name: Option<&str>) -> Result<(), Fault> {
+        let value = self.service.spec.max_query_metrics;
+        let value = value.filter(|_| self.state.kind() == PlatformKind::Vcenter);
+        match (name, value) {
+            (None | Some(MAX_QUERY_METRICS), Some(value)) => {
+                out.push_str("<returnval xsi:type=\"OptionValue\">");
+                element(out, "key", MAX_QUERY_METRICS);
+                out.push_str("<value xsi:type=\"xsd:string\">");
+                out.push_str(&value.to_string());
+                out.push_str("</value></returnval>");
+                Ok(())
+            }
+            (None, None) => Ok(()),
+            (Some(name), _) => Err(Fault::new("InvalidName", "The name is not valid.").with("name", name)),
+        }
+    }
+
+    fn service_content(&self, out: &mut String) {
+        let names = &self.state.names;
+        out.push_str("<returnval>");
+        moref(out, "rootFolder", "Folder", names.root_folder);
+        moref(
+            out,
+            "propertyCollector",
+            "PropertyCollector",
+            names.property_collector,
+        );
+        moref(out, "viewManager", "ViewManager", names.view_manager);
+        out.push_str("<about>");
+        let (name, full, os, line, api) = match self.state.kind() {
+            PlatformKind::Vcenter => (
+                "VMware vCenter Server",
+                "VMware vCenter Server 8.0.3 build-24022515",
+                "linux-x64",
+                "vpx",
+                "VirtualCenter",
+            ),
+            PlatformKind::Esxi => (
+                "VMware ESXi",
+                "VMware ESXi 8.0.3 build-24022510",
+                "vmnix-x86",
+                "embeddedEsx",
+                "HostAgent",
+            ),
+        };
+        element(out, "name", name);
+        element(out, "fullName", full);
+        element(out, "vendor", "VMware, Inc.");
+        element(out, "version", "8.0.3");
+        element(out, "build", full.rsplit('-').next().unwrap_or_default());
+        element(out, "localeVersion", "INTL");
+        element(out, "localeBuild", "000");
+        element(out, "osType", os);
+        element(out, "productLineId", line);
+        element(out, "apiType", api);
+        element(out, "apiVersion", VERSIONS.first().copied().unwrap_or_default());
+        if self.state.kind() == PlatformKind::Vcenter {
+            element(out, "instanceUuid", &self.state.truth.identity);
+        }
+        element(out, "licenseProductName", name);
+        element(out, "licenseProductVersion", "8.0");
+        out.push_str("</about>");
+        moref(out, "setting", "OptionManager", names.setting);
+        moref(out, "sessionManager", "SessionManager", names.session_manager);
+        moref(out, "perfManager", "PerformanceManager", names.perf_manager);
+        out.push_str("</returnval>");
+    }
+}
+
+/// The inner XML of a `UserSession`.
+pub(crate) fn user_session(out: &mut String, session: &SessionInfo) {
+    element(out, "key", &session.key);
+    element(out, "userName", &session.user);
+    element(out, "fullName", &session.user);
+    for (name, time) in [
+        ("loginTime", session.login_time),
+        ("lastActiveTime", session.active_time),
+    ] {
+        let mut text = String::new();
+        grid::push_micros(&mut text, time);
+        element(out, name, &text);
+    }
+    element(out, "locale", "en");
+    element(out, "messageLocale", "en");
+    element(out, "extensionSession", "false");
+    element(out, "ipAddress", "127.0.0.1");
+    element(out, "userAgent", &session.user_agent);
+    element(out, "callCount", &session.call_count.to_string());
+}
+
+/// The version document.
+pub(crate) fn versions() -> String {
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\" ?>\n");
+    out.push_str("<namespaces version=\"1.0\">\n <namespace>\n  <name>urn:vim25</name>\n");
+    let mut versions = VERSIONS.iter();
+    out.push_str("  <version>");
+    out.push_str(versions.next().copied().unwrap_or_default());
+    out.push_str("</version>\n  <priorVersions>\n");
+    for version in versions {
+        out.push_str("   <version>");
+        out.push_str(version);
+        out.push_str("</version>\n");
+    }
+    out.push_str("  </priorVersions>\n </namespace>\n</namespaces>\n");
+    out
+}

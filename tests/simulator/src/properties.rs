@@ -1,0 +1,11 @@
+//! The property collector: from a filter to objects, and from objects to pages of properties.
+//!
+//! Owns: object references, traversal, the property paths of each type, paging. Never decides who
+//! may ask: it is told whether the caller is authenticated.
+
+mod collect;
+mod objects;
+mod paths;
+
+pub(crate) use collect::{Continuation, Scope, View, retrieve, write_page};
+pub(crate) use objects::{Obj, exists, named, resolve};

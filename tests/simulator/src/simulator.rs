@@ -1,0 +1,241 @@
+//! Starts and stops everything, and hands out the handles.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::calls::Calls;
+use crate::clock::Clock;
+use crate::control;
+use crate::methods::Service;
+use crate::rules::Rules;
+use crate::server::{self, Port};
+use crate::session::Sessions;
+use crate::spec::Spec;
+use crate::tls::{self, TlsError};
+use crate::truth::Truth;
+use crate::world::World;
+
+/// Why a simulator can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An address could not be bound.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No certificate.
+    #[error("cannot set up TLS")]
+    Tls(#[from] TlsError),
+}
+
+/// What the control port needs too.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) service: Arc<Service>,
+    pub(crate) address: SocketAddr,
+    pub(crate) trust_pem: Option<String>,
+    pub(crate) thumbprint: Option<Vec<u8>>,
+    pub(crate) up: watch::Sender<bool>,
+    pub(crate) accepted: Arc<AtomicU64>,
+}
+
+impl Shared {
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.trust_pem.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/sdk", self.address)
+    }
+
+    pub(crate) fn thumbprint(&self, separator: &str) -> Option<String> {
+        self.thumbprint.as_ref().map(|bytes| tls::hex(bytes, separator))
+    }
+}
+
+/// A running simulator. Stops when dropped; [`Simulator::shutdown`] also waits for it.
+#[derive(Debug)]
+pub struct Simulator {
+    shared: Arc<Shared>,
+    control: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Simulator {
+    /// Builds the world, binds both ports and serves.
+    ///
+    /// # Errors
+    /// A port is taken, or no certificate could be made.
+    pub async fn start(spec: Spec) -> Result<Self, Error> {
+        let tls = tls::build(&spec)?;
+        let (listener, address) = bind(spec.listen).await?;
+        let (control_listener, control_address) = bind(spec.control).await?;
+        let world = World::new(&spec, Clock::new(spec.clock));
+        let service = Arc::new(Service {
+            sessions: Sessions::new(&spec),
+            world,
+            rules: Rules::default(),
+            calls: Calls::default(),
+            spec,
+        });
+        let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
+        let (trust_pem, thumbprint) = tls.map(|tls| (tls.trust_pem, tls.thumbprint)).unzip();
+        let (up, up_seen) = watch::channel(true);
+        let shared = Arc::new(Shared {
+            service: Arc::clone(&service),
+            address,
+            trust_pem,
+            thumbprint,
+            up,
+            accepted: Arc::new(AtomicU64::new(0)),
+        });
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let port = Port {
+            service,
+            tls: acceptor,
+            address,
+            up: up_seen,
+            accepted: Arc::clone(&shared.accepted),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(server::serve(port, listener));
+        tasks.spawn(control::serve(
+            Arc::clone(&shared),
+            control_listener,
+            stop.clone(),
+            tasks.clone(),
+        ));
+        Ok(Self {
+            shared,
+            control: control_address,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Address of the SDK port.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// `https://127.0.0.1:PORT/sdk`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.shared.url()
+    }
+
+    /// Address of the control port.
+    #[must_use]
+    pub fn control_addr(&self) -> SocketAddr {
+        self.control
+    }
+
+    /// The certificate to trust: the test CA's, or the self-signed leaf; `None` without TLS.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.shared.trust_pem.as_deref()
+    }
+
+    /// SHA-256 of the leaf certificate: upper-case hex with colons. `None` without TLS.
+    #[must_use]
+    pub fn leaf_sha256_thumbprint(&self) -> Option<String> {
+        self.shared.thumbprint(":")
+    }
+
+    /// The same without colons.
+    #[must_use]
+    pub fn leaf_sha256_plain(&self) -> Option<String> {
+        self.shared.thumbprint("")
+    }
+
+    /// User and password that may log in.
+    #[must_use]
+    pub fn credentials(&self) -> (&str, &str) {
+        let spec = &self.shared.service.spec;
+        (&spec.user, &spec.password)
+    }
+
+    /// The world and its events.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.shared.service.world
+    }
+
+    /// The server's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        self.shared.service.world.clock()
+    }
+
+    /// The hostile rules.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.shared.service.rules
+    }
+
+    /// What was called.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.shared.service.calls
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        let sessions = &self.shared.service.sessions;
+        sessions.sweep(self.clock().read());
+        sessions
+    }
+
+    /// Everything published so far.
+    #[must_use]
+    pub fn truth(&self) -> Truth {
+        self.world().truth()
+    }
+
+    /// `false`: connections to the SDK port are refused and open ones are closed. `true`: back again
+    /// on the same port.
+    pub fn set_network(&self, up: bool) {
+        self.shared.up.send_replace(up);
+    }
+
+    /// TCP connections accepted on the SDK port so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.shared.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Stops serving, closes all connections and waits until every task has ended.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let listen = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+    Ok((listener, bound))
+}

@@ -1,0 +1,818 @@
+//! The simulated world: inventory, the life of its entities, and the events that change them.
+//!
+//! Owns: the state behind one lock, and the rule that every change goes through [`World::apply`], so
+//! that the log ([`Truth`]) and what the server serves are one record. Never speaks a protocol and
+//! never computes a value.
+//!
+//! Still to come here: tasks, snapshots and the change log behind WaitForUpdatesEx (one more list in
+//! `State`, fed by [`World::apply`]).
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{self, Clock, StampRange};
+use crate::counters::{self, Numbering};
+use crate::grid;
+use crate::spec::{PlatformKind, Spec};
+use crate::truth::{EntityKind, EntityRecord, Late, Run, Truth, Unreachable, Withheld};
+
+mod inventory;
+
+pub(crate) use inventory::{Details, HostDetails, Names, VmDetails};
+
+/// A VM's power state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PowerState {
+    /// Running.
+    PoweredOn,
+    /// Off.
+    PoweredOff,
+    /// Suspended.
+    Suspended,
+}
+
+impl PowerState {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PoweredOn => "poweredOn",
+            Self::PoweredOff => "poweredOff",
+            Self::Suspended => "suspended",
+        }
+    }
+}
+
+/// How vCenter sees a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HostLink {
+    /// Reachable.
+    Connected,
+    /// Taken out by an administrator.
+    Disconnected,
+    /// Lost.
+    NotResponding,
+}
+
+impl HostLink {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::NotResponding => "notResponding",
+        }
+    }
+}
+
+/// What happens to the ring of a VM that moves to another host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RingFate {
+    /// The samples go along; no interval is missing.
+    Kept,
+    /// The samples stay behind and can't be read any more; the next one is the first whole interval
+    /// on the new host.
+    Reset,
+}
+
+/// Something that happens in the world. Times are "now" on the server's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "event",
+    rename_all = "kebab-case",
+    rename_all_fields = "snake_case",
+    deny_unknown_fields
+)]
+pub enum Event {
+    /// A VM is powered on.
+    PowerOn {
+        /// MoRef.
+        vm: String,
+    },
+    /// A VM is powered off.
+    PowerOff {
+        /// MoRef.
+        vm: String,
+    },
+    /// A VM is suspended.
+    Suspend {
+        /// MoRef.
+        vm: String,
+    },
+    /// A VM is created, powered on.
+    CreateVm {
+        /// Name as on the wire; `None` = by the pattern.
+        #[serde(default)]
+        name: Option<String>,
+        /// MoRef of its host; `None` = the first connected one.
+        #[serde(default)]
+        host: Option<String>,
+    },
+    /// A VM is deleted, running or not.
+    DeleteVm {
+        /// MoRef.
+        vm: String,
+    },
+    /// An entity gets another name.
+    Rename {
+        /// MoRef of a VM or host.
+        entity: String,
+        /// Name as on the wire.
+        name: String,
+    },
+    /// A VM moves to another host.
+    MoveVm {
+        /// MoRef.
+        vm: String,
+        /// MoRef of the new host.
+        host: String,
+        /// What becomes of its samples.
+        ring: RingFate,
+    },
+    /// A VM gets another number of vCPUs (hot-add if it runs).
+    SetVcpus {
+        /// MoRef.
+        vm: String,
+        /// New number.
+        vcpus: u32,
+    },
+    /// vCenter's connection to a host changes. Its samples go on, they just can't be read.
+    HostLink {
+        /// MoRef.
+        host: String,
+        /// New state.
+        link: HostLink,
+    },
+    /// A host enters or leaves maintenance mode.
+    Maintenance {
+        /// MoRef.
+        host: String,
+        /// In maintenance.
+        on: bool,
+    },
+    /// A host restarts: ring and uptime begin anew, its VMs are powered off.
+    HostReboot {
+        /// MoRef.
+        host: String,
+    },
+    /// The counters get other numbers.
+    RenumberCounters,
+    /// Samples that are not published yet will appear late.
+    Late {
+        /// MoRef; `None` = all entities.
+        #[serde(default)]
+        entity: Option<String>,
+        /// First stamp.
+        first: i64,
+        /// Last stamp.
+        last: i64,
+        /// Microseconds on top of the publish delay.
+        extra: i64,
+    },
+    /// Cells will be empty although their sample is there.
+    Withhold {
+        /// MoRef; `None` = all entities.
+        #[serde(default)]
+        entity: Option<String>,
+        /// What is withheld, from when to when.
+        cells: Withheld,
+    },
+}
+
+/// Why an event can't happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorldError {
+    /// No such entity (any more), or one of another kind.
+    #[error("there is no {kind:?} {moref:?}")]
+    Unknown {
+        /// What was looked for.
+        kind: EntityKind,
+        /// The MoRef.
+        moref: String,
+    },
+    /// No host could take the VM.
+    #[error("there is no connected host")]
+    NoHost,
+    /// A move between hosts of which one can't be reached.
+    #[error("host {0:?} is not connected")]
+    NotConnected(String),
+    /// Already in that state.
+    #[error("{moref} is already {state}")]
+    Already {
+        /// The entity.
+        moref: String,
+        /// The state.
+        state: &'static str,
+    },
+    /// A template has no power.
+    #[error("{0} is a template")]
+    Template(String),
+    /// Stamps that are published already can't become late.
+    #[error("stamp {0} is published already")]
+    Published(i64),
+    /// No such counter.
+    #[error("there is no counter {0:?}")]
+    Counter(String),
+}
+
+/// A handle on the world.
+#[derive(Clone, Debug)]
+pub struct World {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    state: RwLock<State>,
+}
+
+/// Everything that the lock protects.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// The log. Its clock fields are brought up to date on export only.
+    pub(crate) truth: Truth,
+    /// What the log has no need of, parallel to `truth.entities`.
+    pub(crate) details: Vec<Details>,
+    /// Live entities by MoRef.
+    pub(crate) live: HashMap<String, usize>,
+    pub(crate) names: Names,
+    pub(crate) numbering: Numbering,
+    pub(crate) epoch: u32,
+    next_vm: usize,
+    spec: Spec,
+}
+
+impl World {
+    pub(crate) fn new(spec: &Spec, clock: Clock) -> Self {
+        let state = inventory::build(spec, &clock);
+        Self {
+            inner: Arc::new(Inner {
+                clock,
+                state: RwLock::new(state),
+            }),
+        }
+    }
+
+    /// The server's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes something happen now. Answers the MoRef of what was created, renamed, moved... ("" for
+    /// events without an entity).
+    ///
+    /// # Errors
+    /// The event can't happen in the present state; nothing has changed.
+    pub fn apply(&self, event: Event) -> Result<String, WorldError> {
+        let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
+        let horizon = self.inner.clock.horizon();
+        state.apply(event, horizon)
+    }
+
+    /// The log up to now.
+    #[must_use]
+    pub fn truth(&self) -> Truth {
+        let state = self.read();
+        let mut truth = state.truth.clone();
+        let (reading, steps, not_lived) = self.inner.clock.history();
+        truth.now = reading.now;
+        truth.horizon = reading.horizon;
+        truth.clock_steps = steps;
+        truth.not_lived = not_lived;
+        truth.index = OnceLock::new();
+        truth
+    }
+
+    /// MoRefs of the VMs that exist, in order of creation, templates left out.
+    #[must_use]
+    pub fn vms(&self) -> Vec<String> {
+        self.list(|record| record.kind == EntityKind::Vm && !record.template)
+    }
+
+    /// MoRefs of the hosts.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        self.list(|record| record.kind == EntityKind::Host)
+    }
+
+    /// MoRefs of the VMs that are powered on.
+    #[must_use]
+    pub fn running_vms(&self) -> Vec<String> {
+        self.list(|record| {
+            record.kind == EntityKind::Vm && record.runs.last().is_some_and(|run| run.last_stamp.is_none())
+        })
+    }
+
+    fn list(&self, wanted: impl Fn(&EntityRecord) -> bool) -> Vec<String> {
+        let state = self.read();
+        let all = state.truth.entities.iter();
+        all.filter(|record| record.removed_at.is_none() && wanted(record))
+            .map(|record| record.moref.clone())
+            .collect()
+    }
+
+    /// MoRef of the entity with this name (as on the wire).
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<String> {
+        self.list(|record| record.name == name).into_iter().next()
+    }
+
+    /// Powers a VM on.
+    ///
+    /// # Errors
+    /// Unknown, a template, or already on.
+    pub fn power_on(&self, vm: &str) -> Result<(), WorldError> {
+        self.apply(Event::PowerOn { vm: vm.to_owned() }).map(drop)
+    }
+
+    /// Powers a VM off.
+    ///
+    /// # Errors
+    /// Unknown, a template, or already off.
+    pub fn power_off(&self, vm: &str) -> Result<(), WorldError> {
+        self.apply(Event::PowerOff { vm: vm.to_owned() }).map(drop)
+    }
+
+    /// Suspends a VM.
+    ///
+    /// # Errors
+    /// Unknown, a template, or already suspended.
+    pub fn suspend(&self, vm: &str) -> Result<(), WorldError> {
+        self.apply(Event::Suspend { vm: vm.to_owned() }).map(drop)
+    }
+
+    /// Creates a VM and powers it on; answers its MoRef.
+    ///
+    /// # Errors
+    /// No host, or the host is unknown or not connected.
+    pub fn create_vm(&self, name: Option<&str>, host: Option<&str>) -> Result<String, WorldError> {
+        self.apply(Event::CreateVm {
+            name: name.map(str::to_owned),
+            host: host.map(str::to_owned),
+        })
+    }
+
+    /// Deletes a VM.
+    ///
+    /// # Errors
+    /// Unknown.
+    pub fn delete_vm(&self, vm: &str) -> Result<(), WorldError> {
+        self.apply(Event::DeleteVm { vm: vm.to_owned() }).map(drop)
+    }
+
+    /// Renames a VM or host.
+    ///
+    /// # Errors
+    /// Unknown.
+    pub fn rename(&self, entity: &str, name: &str) -> Result<(), WorldError> {
+        self.apply(Event::Rename {
+            entity: entity.to_owned(),
+            name: name.to_owned(),
+        })
+        .map(drop)
+    }
+
+    /// Moves a VM to another host.
+    ///
+    /// # Errors
+    /// Unknown VM or host, or one of the hosts is not connected.
+    pub fn move_vm(&self, vm: &str, host: &str, ring: RingFate) -> Result<(), WorldError> {
+        self.apply(Event::MoveVm {
+            vm: vm.to_owned(),
+            host: host.to_owned(),
+            ring,
+        })
+        .map(drop)
+    }
+
+    /// Changes a VM's number of vCPUs.
+    ///
+    /// # Errors
+    /// Unknown.
+    pub fn set_vcpus(&self, vm: &str, vcpus: u32) -> Result<(), WorldError> {
+        self.apply(Event::SetVcpus {
+            vm: vm.to_owned(),
+            vcpus,
+        })
+        .map(drop)
+    }
+
+    /// Changes how vCenter sees a host.
+    ///
+    /// # Errors
+    /// Unknown.
+    pub fn set_host_link(&self, host: &str, link: HostLink) -> Result<(), WorldError> {
+        self.apply(Event::HostLink {
+            host: host.to_owned(),
+            link,
+        })
+        .map(drop)
+    }
+
+    /// Gives the counters other numbers.
+    pub fn renumber_counters(&self) {
+        // This event has no entity that could be missing.
+        self.apply(Event::RenumberCounters).map(drop).unwrap_or_default();
+    }
+
+    /// Delays the publication of the samples `first..=last` of one entity or (`None`) all.
+    ///
+    /// # Errors
+    /// Unknown entity, or the first sample is published already.
+    pub fn delay_samples(
+        &self,
+        entity: Option<&str>,
+        first: i64,
+        last: i64,
+        extra: Duration,
+    ) -> Result<(), WorldError> {
+        self.apply(Event::Late {
+            entity: entity.map(str::to_owned),
+            first,
+            last,
+            extra: clock::micros(extra),
+        })
+        .map(drop)
+    }
+
+    /// Leaves cells empty in one entity's or (`None`) all entities' samples.
+    ///
+    /// # Errors
+    /// Unknown entity or counter.
+    pub fn withhold(&self, entity: Option<&str>, cells: Withheld) -> Result<(), WorldError> {
+        self.apply(Event::Withhold {
+            entity: entity.map(str::to_owned),
+            cells,
+        })
+        .map(drop)
+    }
+}
+
+impl State {
+    /// The log's index of a live entity.
+    pub(crate) fn find(&self, kind: EntityKind, moref: &str) -> Option<usize> {
+        let index = *self.live.get(moref)?;
+        let record = self.truth.entities.get(index)?;
+        (record.kind == kind).then_some(index)
+    }
+
+    fn need(&self, kind: EntityKind, moref: &str) -> Result<usize, WorldError> {
+        self.find(kind, moref).ok_or_else(|| WorldError::Unknown {
+            kind,
+            moref: moref.to_owned(),
+        })
+    }
+
+    pub(crate) fn vm(&self, index: usize) -> Option<&VmDetails> {
+        match self.details.get(index)? {
+            Details::Vm(vm) => Some(vm),
+            Details::Host(_) => None,
+        }
+    }
+
+    pub(crate) fn host(&self, index: usize) -> Option<&HostDetails> {
+        match self.details.get(index)? {
+            Details::Host(host) => Some(host),
+            Details::Vm(_) => None,
+        }
+    }
+
+    fn vm_mut(&mut self, index: usize) -> Option<(&mut VmDetails, &mut EntityRecord)> {
+        match (self.details.get_mut(index)?, self.truth.entities.get_mut(index)?) {
+            (Details::Vm(vm), record) => Some((vm, record)),
+            (Details::Host(_), _) => None,
+        }
+    }
+
+    fn host_mut(&mut self, index: usize) -> Option<(&mut HostDetails, &mut EntityRecord)> {
+        match (self.details.get_mut(index)?, self.truth.entities.get_mut(index)?) {
+            (Details::Host(host), record) => Some((host, record)),
+            (Details::Vm(_), _) => None,
+        }
+    }
+
+    /// Live VMs on a host, templates included.
+    pub(crate) fn vms_on(&self, host: usize) -> impl Iterator<Item = usize> {
+        let live = self.truth.entities.iter().zip(&self.details).enumerate();
+        live.filter_map(move |(index, (record, details))| match details {
+            Details::Vm(vm) if vm.host == host && record.removed_at.is_none() => Some(index),
+            _ => None,
+        })
+    }
+
+    fn moref(&self, index: usize) -> String {
+        let record = self.truth.entities.get(index);
+        record.map(|r| r.moref.clone()).unwrap_or_default()
+    }
+
+    fn connected(&self, host: usize) -> Result<(), WorldError> {
+        match self.host(host) {
+            Some(details) if details.link == HostLink::Connected => Ok(()),
+            _ => Err(WorldError::NotConnected(self.moref(host))),
+        }
+    }
+
+    fn apply(&mut self, event: Event, horizon: i64) -> Result<String, WorldError> {
+        match event {
+            Event::PowerOn { vm } => self.power(&vm, PowerState::PoweredOn, horizon),
+            Event::PowerOff { vm } => self.power(&vm, PowerState::PoweredOff, horizon),
+            Event::Suspend { vm } => self.power(&vm, PowerState::Suspended, horizon),
+            Event::CreateVm { name, host } => self.create(name, host.as_deref(), horizon),
+            Event::DeleteVm { vm } => self.delete(&vm, horizon),
+            Event::Rename { entity, name } => {
+                let index = self.live.get(&entity).copied();
+                let record = index.and_then(|index| self.truth.entities.get_mut(index));
+                let record = record.ok_or_else(|| WorldError::Unknown {
+                    kind: EntityKind::Vm,
+                    moref: entity.clone(),
+                })?;
+                record.name = name;
+                Ok(entity)
+            }
+            Event::MoveVm { vm, host, ring } => self.relocate(&vm, &host, ring, horizon),
+            Event::SetVcpus { vm, vcpus } => self.resize(&vm, vcpus, horizon),
+            Event::HostLink { host, link } => self.link(&host, link, horizon),
+            Event::Maintenance { host, on } => {
+                let index = self.need(EntityKind::Host, &host)?;
+                if let Some((details, _)) = self.host_mut(index) {
+                    details.maintenance = on;
+                }
+                Ok(host)
+            }
+            Event::HostReboot { host } => self.reboot(&host, horizon),
+            Event::RenumberCounters => {
+                self.epoch += 1;
+                self.numbering = Numbering::new(self.truth.kind, self.epoch);
+                Ok(String::new())
+            }
+            Event::Late {
+                entity,
+                first,
+                last,
+                extra,
+            } => self.late(entity, first, last, extra, horizon),
+            Event::Withhold { entity, cells } => {
+                if counters::catalog().find(&cells.counter).is_none() {
+                    return Err(WorldError::Counter(cells.counter));
+                }
+                let (_, withheld) = self.exceptions(entity.as_deref())?;
+                withheld.push(cells);
+                Ok(entity.unwrap_or_default())
+            }
+        }
+    }
+
+    fn power(&mut self, vm: &str, to: PowerState, horizon: i64) -> Result<String, WorldError> {
+        let index = self.need(EntityKind::Vm, vm)?;
+        let host = self.vm(index).map(|vm| vm.host).unwrap_or_default();
+        let host = self.moref(host);
+        let Some((details, record)) = self.vm_mut(index) else {
+            return Ok(String::new());
+        };
+        if record.template {
+            return Err(WorldError::Template(vm.to_owned()));
+        }
+        if details.power == to {
+            return Err(WorldError::Already {
+                moref: vm.to_owned(),
+                state: to.name(),
+            });
+        }
+        let resumed = details.power == PowerState::Suspended;
+        details.power = to;
+        end_run(record, horizon);
+        if to == PowerState::PoweredOn {
+            if !resumed {
+                details.booted_at = grid::seconds(horizon);
+            }
+            begin_run(record, horizon, host, details.vcpus, details.booted_at);
+        }
+        Ok(vm.to_owned())
+    }
+
+    fn create(
+        &mut self,
+        name: Option<String>,
+        host: Option<&str>,
+        horizon: i64,
+    ) -> Result<String, WorldError> {
+        let host = match host {
+            Some(host) => self.need(EntityKind::Host, host)?,
+            None => {
+                let hosts = self.details.iter().enumerate();
+                let connected = hosts.filter(
+                    |(_, details)| matches!(details, Details::Host(h) if h.link == HostLink::Connected),
+                );
+                connected.map(|(i, _)| i).next().ok_or(WorldError::NoHost)?
+            }
+        };
+        self.connected(host)?;
+        let number = self.next_vm;
+        self.next_vm += 1;
+        let host_moref = self.moref(host);
+        let clusters = self.host(host).map_or(0, |h| h.cluster);
+        let (mut record, mut details) = inventory::vm(&self.spec, number, host, clusters, false, horizon);
+        if let Some(name) = name {
+            record.name = name;
+        }
+        details.booted_at = grid::seconds(horizon);
+        begin_run(&mut record, horizon, host_moref, details.vcpus, details.booted_at);
+        let moref = record.moref.clone();
+        self.live.insert(moref.clone(), self.details.len());
+        self.truth.entities.push(record);
+        self.details.push(Details::Vm(details));
+        Ok(moref)
+    }
+
+    fn delete(&mut self, vm: &str, horizon: i64) -> Result<String, WorldError> {
+        let index = self.need(EntityKind::Vm, vm)?;
+        self.live.remove(vm);
+        if let Some((details, record)) = self.vm_mut(index) {
+            details.power = PowerState::PoweredOff;
+            end_run(record, horizon);
+            record.removed_at = Some(horizon);
+        }
+        Ok(vm.to_owned())
+    }
+
+    fn relocate(&mut self, vm: &str, host: &str, ring: RingFate, horizon: i64) -> Result<String, WorldError> {
+        let index = self.need(EntityKind::Vm, vm)?;
+        let target = self.need(EntityKind::Host, host)?;
+        let source = self.vm(index).map_or(target, |vm| vm.host);
+        self.connected(source)?;
+        self.connected(target)?;
+        let cluster = self.host(target).map_or(0, |h| h.cluster);
+        let Some((details, record)) = self.vm_mut(index) else {
+            return Ok(String::new());
+        };
+        details.host = target;
+        details.cluster = cluster;
+        if ring == RingFate::Reset {
+            record.ring_resets.push(horizon);
+        }
+        if details.power == PowerState::PoweredOn {
+            let host = host.to_owned();
+            match ring {
+                // The interval of the move is reported by the new host: none is missing.
+                RingFate::Kept => continue_run(record, horizon, host, details.vcpus, details.booted_at),
+                RingFate::Reset => {
+                    end_run(record, horizon);
+                    begin_run(record, horizon, host, details.vcpus, details.booted_at);
+                }
+            }
+        }
+        Ok(vm.to_owned())
+    }
+
+    fn resize(&mut self, vm: &str, vcpus: u32, horizon: i64) -> Result<String, WorldError> {
+        let index = self.need(EntityKind::Vm, vm)?;
+        let host = self.vm(index).map(|vm| vm.host).unwrap_or_default();
+        let host = self.moref(host);
+        if let Some((details, record)) = self.vm_mut(index) {
+            details.vcpus = vcpus;
+            if details.power == PowerState::PoweredOn {
+                continue_run(record, horizon, host, vcpus, details.booted_at);
+            }
+        }
+        Ok(vm.to_owned())
+    }
+
+    fn link(&mut self, host: &str, link: HostLink, horizon: i64) -> Result<String, WorldError> {
+        let index = self.need(EntityKind::Host, host)?;
+        let Some((details, _)) = self.host_mut(index) else {
+            return Ok(String::new());
+        };
+        let before = std::mem::replace(&mut details.link, link);
+        let affected: Vec<usize> = self.vms_on(index).chain([index]).collect();
+        for entity in affected {
+            let Some(record) = self.truth.entities.get_mut(entity) else {
+                continue;
+            };
+            match (before, link) {
+                (HostLink::Connected, HostLink::Connected) => {}
+                (HostLink::Connected, _) => record.unreachable.push(Unreachable {
+                    from: horizon,
+                    to: None,
+                }),
+                (_, HostLink::Connected) => {
+                    if let Some(open) = record.unreachable.last_mut() {
+                        open.to.get_or_insert(horizon);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(host.to_owned())
+    }
+
+    fn reboot(&mut self, host: &str, horizon: i64) -> Result<String, WorldError> {
+        let index = self.need(EntityKind::Host, host)?;
+        let affected: Vec<usize> = self.vms_on(index).collect();
+        for vm in affected {
+            if let Some((details, record)) = self.vm_mut(vm) {
+                end_run(record, horizon);
+                record.ring_resets.push(horizon);
+                if details.power == PowerState::PoweredOn {
+                    details.power = PowerState::PoweredOff;
+                }
+            }
+        }
+        if let Some((details, record)) = self.host_mut(index) {
+            details.booted_at = grid::seconds(horizon);
+            let threads = u32::from(details.threads);
+            end_run(record, horizon);
+            record.ring_resets.push(horizon);
+            begin_run(record, horizon, host.to_owned(), threads, details.booted_at);
+        }
+        Ok(host.to_owned())
+    }
+
+    fn late(
+        &mut self,
+        entity: Option<String>,
+        first: i64,
+        last: i64,
+        extra: i64,
+        horizon: i64,
+    ) -> Result<String, WorldError> {
+        if first * grid::MICROS + self.truth.publish_delay <= horizon {
+            return Err(WorldError::Published(first));
+        }
+        let (late, _) = self.exceptions(entity.as_deref())?;
+        late.push(Late {
+            stamps: StampRange { first, last },
+            extra,
+        });
+        Ok(entity.unwrap_or_default())
+    }
+
+    fn exceptions(
+        &mut self,
+        entity: Option<&str>,
+    ) -> Result<(&mut Vec<Late>, &mut Vec<Withheld>), WorldError> {
+        let Some(moref) = entity else {
+            return Ok((&mut self.truth.late, &mut self.truth.withheld));
+        };
+        let unknown = || WorldError::Unknown {
+            kind: EntityKind::Vm,
+            moref: moref.to_owned(),
+        };
+        let index = self.live.get(moref).copied().ok_or_else(unknown)?;
+        let record = self.truth.entities.get_mut(index).ok_or_else(unknown)?;
+        Ok((&mut record.late, &mut record.withheld))
+    }
+
+    /// The platform's kind.
+    pub(crate) fn kind(&self) -> PlatformKind {
+        self.truth.kind
+    }
+}
+
+/// Ends the open run at the newest whole interval; a run that never had one is dropped.
+fn end_run(record: &mut EntityRecord, horizon: i64) {
+    if let Some(run) = record.runs.last_mut()
+        && run.last_stamp.is_none()
+    {
+        let last = grid::newest_stamp(horizon);
+        if last < run.first_stamp {
+            record.runs.pop();
+        } else {
+            run.last_stamp = Some(last);
+        }
+    }
+}
+
+/// Goes on with another host or size, without a missing interval.
+fn continue_run(record: &mut EntityRecord, horizon: i64, host: String, vcpus: u32, booted_at: i64) {
+    // A run that has no sample yet keeps waiting for its first whole interval.
+    let due = record.runs.last().map_or(i64::MIN, |run| run.first_stamp);
+    end_run(record, horizon);
+    begin_run(record, horizon, host, vcpus, booted_at);
+    if let Some(run) = record.runs.last_mut() {
+        run.first_stamp = due.max(grid::newest_stamp(horizon) + grid::INTERVAL);
+    }
+}
+
+fn begin_run(record: &mut EntityRecord, horizon: i64, host: String, vcpus: u32, booted_at: i64) {
+    record.runs.push(Run {
+        first_stamp: grid::first_whole_interval(horizon),
+        last_stamp: None,
+        host,
+        vcpus,
+        booted_at,
+    });
+}
