@@ -86,7 +86,13 @@ const fn aggregate(
     counter: &'static str,
     conversion: Conversion,
 ) -> Column {
-    Column { name, sql_type, counter, instances: Instances::Aggregate, conversion }
+    Column {
+        name,
+        sql_type,
+        counter,
+        instances: Instances::Aggregate,
+        conversion,
+    }
 }
 
 const fn sum(name: &'static str, counter: &'static str) -> Column {
@@ -119,7 +125,12 @@ use SqlType::{BigInt, Integer, Real};
 pub const HOST_COLUMNS: &[Column] = &[
     aggregate("memory_active_kib", BigInt, "mem.active.average", AsIs),
     aggregate("memory_balloon_kib", BigInt, "mem.vmmemctl.average", AsIs),
-    aggregate("memory_capacity_kib", BigInt, "mem.totalCapacity.average", MebibytesToKibibytes),
+    aggregate(
+        "memory_capacity_kib",
+        BigInt,
+        "mem.totalCapacity.average",
+        MebibytesToKibibytes,
+    ),
     aggregate("memory_compressed_kib", BigInt, "mem.compressed.average", AsIs),
     aggregate("memory_consumed_kib", BigInt, "mem.consumed.average", AsIs),
     aggregate("memory_granted_kib", BigInt, "mem.granted.average", AsIs),
@@ -129,7 +140,12 @@ pub const HOST_COLUMNS: &[Column] = &[
     aggregate("cpu_capacity_mhz", Integer, "cpu.totalCapacity.average", AsIs),
     aggregate("cpu_demand_mhz", Integer, "cpu.demand.average", AsIs),
     aggregate("cpu_usage_mhz", Integer, "cpu.usagemhz.average", AsIs),
-    aggregate("disk_max_latency_ms", Integer, "disk.maxTotalLatency.latest", AsIs),
+    aggregate(
+        "disk_max_latency_ms",
+        Integer,
+        "disk.maxTotalLatency.latest",
+        AsIs,
+    ),
     sum("disk_read_iops", "storageAdapter.numberReadAveraged.average"),
     aggregate("disk_read_kibps", Integer, "disk.read.average", AsIs),
     sum("disk_write_iops", "storageAdapter.numberWriteAveraged.average"),
@@ -140,11 +156,26 @@ pub const HOST_COLUMNS: &[Column] = &[
     aggregate("network_tx_kibps", Integer, "net.bytesTx.average", AsIs),
     aggregate("power_watts", Integer, "power.power.average", AsIs),
     aggregate("uptime_seconds", Integer, "sys.uptime.latest", AsIs),
-    aggregate("cpu_costop_percent", Real, "cpu.costop.summation", PercentOfTimePerCpu),
+    aggregate(
+        "cpu_costop_percent",
+        Real,
+        "cpu.costop.summation",
+        PercentOfTimePerCpu,
+    ),
     aggregate("cpu_latency_percent", Real, "cpu.latency.average", Hundredths),
-    aggregate("cpu_ready_percent", Real, "cpu.ready.summation", PercentOfTimePerCpu),
+    aggregate(
+        "cpu_ready_percent",
+        Real,
+        "cpu.ready.summation",
+        PercentOfTimePerCpu,
+    ),
     aggregate("cpu_usage_percent", Real, "cpu.usage.average", Hundredths),
-    aggregate("cpu_utilization_percent", Real, "cpu.utilization.average", Hundredths),
+    aggregate(
+        "cpu_utilization_percent",
+        Real,
+        "cpu.utilization.average",
+        Hundredths,
+    ),
     weighted(
         "disk_read_latency_ms",
         "storageAdapter.totalReadLatency.average",
@@ -157,12 +188,42 @@ pub const HOST_COLUMNS: &[Column] = &[
     ),
     aggregate("memory_latency_percent", Real, "mem.latency.average", Hundredths),
     aggregate("memory_usage_percent", Real, "mem.usage.average", Hundredths),
-    aggregate("network_rx_dropped_per_second", Real, "net.droppedRx.summation", PerSecond),
-    aggregate("network_rx_errors_per_second", Real, "net.errorsRx.summation", PerSecond),
-    aggregate("network_rx_packets_per_second", Real, "net.packetsRx.summation", PerSecond),
-    aggregate("network_tx_dropped_per_second", Real, "net.droppedTx.summation", PerSecond),
-    aggregate("network_tx_errors_per_second", Real, "net.errorsTx.summation", PerSecond),
-    aggregate("network_tx_packets_per_second", Real, "net.packetsTx.summation", PerSecond),
+    aggregate(
+        "network_rx_dropped_per_second",
+        Real,
+        "net.droppedRx.summation",
+        PerSecond,
+    ),
+    aggregate(
+        "network_rx_errors_per_second",
+        Real,
+        "net.errorsRx.summation",
+        PerSecond,
+    ),
+    aggregate(
+        "network_rx_packets_per_second",
+        Real,
+        "net.packetsRx.summation",
+        PerSecond,
+    ),
+    aggregate(
+        "network_tx_dropped_per_second",
+        Real,
+        "net.droppedTx.summation",
+        PerSecond,
+    ),
+    aggregate(
+        "network_tx_errors_per_second",
+        Real,
+        "net.errorsTx.summation",
+        PerSecond,
+    ),
+    aggregate(
+        "network_tx_packets_per_second",
+        Real,
+        "net.packetsTx.summation",
+        PerSecond,
+    ),
 ];
 
 /// `virt_vm_metrics`.
@@ -180,7 +241,12 @@ pub const VM_COLUMNS: &[Column] = &[
     aggregate("memory_swapped_kib", BigInt, "mem.swapped.average", AsIs),
     aggregate("cpu_demand_mhz", Integer, "cpu.demand.average", AsIs),
     aggregate("cpu_usage_mhz", Integer, "cpu.usagemhz.average", AsIs),
-    aggregate("disk_max_latency_ms", Integer, "disk.maxTotalLatency.latest", AsIs),
+    aggregate(
+        "disk_max_latency_ms",
+        Integer,
+        "disk.maxTotalLatency.latest",
+        AsIs,
+    ),
     sum("disk_read_iops", "virtualDisk.numberReadAveraged.average"),
     aggregate("disk_read_kibps", Integer, "virtualDisk.read.average", AsIs),
     sum("disk_write_iops", "virtualDisk.numberWriteAveraged.average"),
@@ -191,9 +257,19 @@ pub const VM_COLUMNS: &[Column] = &[
     aggregate("network_tx_kibps", Integer, "net.bytesTx.average", AsIs),
     aggregate("power_watts", Integer, "power.power.average", AsIs),
     aggregate("uptime_seconds", Integer, "sys.uptime.latest", AsIs),
-    aggregate("cpu_costop_percent", Real, "cpu.costop.summation", PercentOfTimePerCpu),
+    aggregate(
+        "cpu_costop_percent",
+        Real,
+        "cpu.costop.summation",
+        PercentOfTimePerCpu,
+    ),
     aggregate("cpu_latency_percent", Real, "cpu.latency.average", Hundredths),
-    aggregate("cpu_ready_percent", Real, "cpu.ready.summation", PercentOfTimePerCpu),
+    aggregate(
+        "cpu_ready_percent",
+        Real,
+        "cpu.ready.summation",
+        PercentOfTimePerCpu,
+    ),
     aggregate("cpu_usage_percent", Real, "cpu.usage.average", Hundredths),
     weighted(
         "disk_read_latency_ms",
@@ -207,8 +283,28 @@ pub const VM_COLUMNS: &[Column] = &[
     ),
     aggregate("memory_latency_percent", Real, "mem.latency.average", Hundredths),
     aggregate("memory_usage_percent", Real, "mem.usage.average", Hundredths),
-    aggregate("network_rx_dropped_per_second", Real, "net.droppedRx.summation", PerSecond),
-    aggregate("network_rx_packets_per_second", Real, "net.packetsRx.summation", PerSecond),
-    aggregate("network_tx_dropped_per_second", Real, "net.droppedTx.summation", PerSecond),
-    aggregate("network_tx_packets_per_second", Real, "net.packetsTx.summation", PerSecond),
+    aggregate(
+        "network_rx_dropped_per_second",
+        Real,
+        "net.droppedRx.summation",
+        PerSecond,
+    ),
+    aggregate(
+        "network_rx_packets_per_second",
+        Real,
+        "net.packetsRx.summation",
+        PerSecond,
+    ),
+    aggregate(
+        "network_tx_dropped_per_second",
+        Real,
+        "net.droppedTx.summation",
+        PerSecond,
+    ),
+    aggregate(
+        "network_tx_packets_per_second",
+        Real,
+        "net.packetsTx.summation",
+        PerSecond,
+    ),
 ];

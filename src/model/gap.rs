@@ -95,7 +95,10 @@ impl FromStr for Reason {
     type Err = ReasonError;
 
     fn from_str(text: &str) -> Result<Self, ReasonError> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or_else(|| ReasonError(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| ReasonError(text.to_owned()))
     }
 }
 

@@ -78,13 +78,19 @@ pub struct EntityId {
 
 impl From<HostId> for EntityId {
     fn from(host: HostId) -> Self {
-        Self { kind: EntityKind::Host, id: host.0 }
+        Self {
+            kind: EntityKind::Host,
+            id: host.0,
+        }
     }
 }
 
 impl From<VmId> for EntityId {
     fn from(vm: VmId) -> Self {
-        Self { kind: EntityKind::Vm, id: vm.0 }
+        Self {
+            kind: EntityKind::Vm,
+            id: vm.0,
+        }
     }
 }
 

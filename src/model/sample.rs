@@ -84,7 +84,11 @@ impl Window {
     #[must_use]
     pub fn with_capacity(entity: EntityId, rows: usize) -> Self {
         let n_columns = Column::of(entity.kind).len();
-        Self { entity, rows: Vec::with_capacity(rows), cells: Vec::with_capacity(rows * n_columns) }
+        Self {
+            entity,
+            rows: Vec::with_capacity(rows),
+            cells: Vec::with_capacity(rows * n_columns),
+        }
     }
 
     /// Appends a row. Rows that do not come after the last one are refused, and so are rows of another width:
@@ -120,7 +124,9 @@ impl Window {
 
     /// Rows with their cells, ascending.
     pub fn rows(&self) -> impl Iterator<Item = (&RowHead, &[Cell])> {
-        self.rows.iter().zip(self.cells.chunks_exact(Column::of(self.entity.kind).len()))
+        self.rows
+            .iter()
+            .zip(self.cells.chunks_exact(Column::of(self.entity.kind).len()))
     }
 
     /// Bytes this window holds, for the byte budget.
@@ -156,7 +162,13 @@ mod tests {
     use crate::model::ids::VmId;
 
     fn head(seconds: i64) -> RowHead {
-        RowHead { stamp: Stamp::from_seconds(seconds), interval_seconds: 20, host: None, cpus: 1, complete: true }
+        RowHead {
+            stamp: Stamp::from_seconds(seconds),
+            interval_seconds: 20,
+            host: None,
+            cpus: 1,
+            complete: true,
+        }
     }
 
     #[test]
@@ -165,12 +177,18 @@ mod tests {
         let width = Column::of(entity.kind).len();
         let mut window = Window::with_capacity(entity, 4);
         for second in [20_i32, 40, 60, 80] {
-            assert!(window.push(head(i64::from(second)), &vec![Cell::new(f64::from(second)); width]));
+            assert!(window.push(
+                head(i64::from(second)),
+                &vec![Cell::new(f64::from(second)); width]
+            ));
         }
         assert!(!window.push(head(80), &vec![Cell::NULL; width]), "same stamp");
         assert!(!window.push(head(100), &[Cell::NULL]), "wrong width");
         window.retain(|head, _| head.stamp != Stamp::from_seconds(40));
-        let left: Vec<_> = window.rows().map(|(head, cells)| (head.stamp, cells[0].get())).collect();
+        let left: Vec<_> = window
+            .rows()
+            .map(|(head, cells)| (head.stamp, cells[0].get()))
+            .collect();
         assert_eq!(
             left,
             [(20, 20.0), (60, 60.0), (80, 80.0)].map(|(s, v)| (Stamp::from_seconds(s), Some(v)))

@@ -1,0 +1,194 @@
+//! The property collector: any number of objects, page by page.
+//!
+//! An expired session shows as HTTP 200 with NotAuthenticated in every `missingSet`, because the method itself
+//! needs no session. It is an error here, never an empty inventory.
+
+use crate::soap::envelope::Object;
+use crate::soap::envelope::Reply;
+use crate::soap::envelope::Request;
+use crate::soap::error::Error;
+use crate::soap::fault::Fault;
+use crate::soap::fault::FaultKind;
+use crate::soap::pool::Pinned;
+use crate::soap::xml;
+use crate::soap::xml::Element;
+use crate::soap::xml::Reader;
+use crate::soap::xml::Writer;
+
+/// Objects asked for per page; servers may send fewer (100 were seen).
+const PAGE_OBJECTS: &str = "500";
+
+/// A page of 500 objects with a dozen leaf properties is 1 MiB; the whole list of counters as well.
+const PAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// 10,000 VMs in pages of 100 are 100 pages. A server that never stops is stopped.
+const PAGES_LIMIT: usize = 10_000;
+
+/// Which properties of which type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The type, or a base class of it.
+    pub(crate) kind: &'static str,
+    /// Leaf paths.
+    pub(crate) paths: &'static [&'static str],
+}
+
+/// Where the objects come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum From<'a> {
+    /// This one object.
+    Object(&'a Object),
+    /// All objects of a view.
+    View(&'a Object),
+}
+
+/// Receives what is found. On an error it has seen a part only, and what it made of it must be thrown away.
+pub(crate) trait Visit: Send {
+    /// The next object begins.
+    fn object(&mut self, object: Object);
+
+    /// A property of the object that began last. `xml` stands inside `<val>` and must leave it.
+    fn property(&mut self, path: &str, value: &Element<'_>, xml: &mut Reader<'_>) -> Result<(), xml::Error>;
+}
+
+/// Reads properties of all objects, all pages. Returns how many properties the server kept back.
+pub(crate) async fn retrieve(
+    session: &Pinned,
+    from: From<'_>,
+    wanted: &[Wanted],
+    visit: &mut impl Visit,
+) -> Result<usize, Error> {
+    let collector = &session.content().property_collector;
+    let request = Request::new("RetrievePropertiesEx", collector, 2048, |xml| {
+        write_spec(xml, from, wanted);
+        xml.open("options").text("maxObjects", PAGE_OBJECTS).close();
+    })?;
+    let mut page = read_page(&session.call(&request, PAGE_BYTES).await?, visit)?;
+    let mut withheld = page.withheld;
+    let mut pages = 1;
+    while let Some(token) = page.token.take() {
+        if pages == PAGES_LIMIT {
+            cancel(session, &token).await?;
+            return Err(Error::Endless {
+                method: "RetrievePropertiesEx",
+                pages,
+            });
+        }
+        let request = Request::new("ContinueRetrievePropertiesEx", collector, 200, |xml| {
+            xml.text("token", &token);
+        })?;
+        page = read_page(&session.call(&request, PAGE_BYTES).await?, visit)?;
+        withheld += page.withheld;
+        pages += 1;
+    }
+    Ok(withheld)
+}
+
+async fn cancel(session: &Pinned, token: &str) -> Result<(), Error> {
+    let request = Request::new(
+        "CancelRetrievePropertiesEx",
+        &session.content().property_collector,
+        200,
+        |xml| {
+            xml.text("token", token);
+        },
+    )?;
+    session.call(&request, PAGE_BYTES).await?.read(|_xml| Ok(()))
+}
+
+fn write_spec(xml: &mut Writer, from: From<'_>, wanted: &[Wanted]) {
+    xml.open("specSet");
+    for Wanted { kind, paths } in wanted {
+        xml.open("propSet").text("type", kind);
+        for path in *paths {
+            xml.text("pathSet", path);
+        }
+        xml.close();
+    }
+    xml.open("objectSet");
+    match from {
+        From::Object(object) => {
+            xml.object("obj", &object.kind, object.moref.as_str())
+                .text("skip", "false");
+        }
+        From::View(view) => {
+            xml.object("obj", &view.kind, view.moref.as_str())
+                .text("skip", "true");
+            xml.open_with("selectSet", &[("xsi:type", "TraversalSpec")])
+                .text("name", "view");
+            xml.text("type", "ContainerView")
+                .text("path", "view")
+                .text("skip", "false")
+                .close();
+        }
+    }
+    xml.close().close();
+}
+
+struct Page {
+    token: Option<String>,
+    withheld: usize,
+}
+
+fn read_page(reply: &Reply, visit: &mut impl Visit) -> Result<Page, Error> {
+    let (page, gone) = reply.read(|xml| {
+        let mut page = Page {
+            token: None,
+            withheld: 0,
+        };
+        let mut gone = None;
+        // No returnval: nothing matched.
+        while let Some(_returnval) = xml.next_child()? {
+            while let Some(part) = xml.next_child()? {
+                match part.name() {
+                    "token" => page.token = Some(xml.text()?.into_owned()),
+                    "objects" => read_object(xml, visit, &mut page.withheld, &mut gone)?,
+                    _ => xml.skip()?,
+                }
+            }
+        }
+        Ok((page, gone))
+    })?;
+    match gone {
+        Some(fault) => Err(reply.fault(fault)),
+        None => Ok(page),
+    }
+}
+
+fn read_object(
+    xml: &mut Reader<'_>,
+    visit: &mut impl Visit,
+    withheld: &mut usize,
+    gone: &mut Option<Fault>,
+) -> Result<(), xml::Error> {
+    while let Some(part) = xml.next_child()? {
+        match part.name() {
+            "obj" => visit.object(Object::read(&part, xml)?),
+            "propSet" => {
+                let mut path = String::new();
+                while let Some(field) = xml.next_child()? {
+                    match field.name() {
+                        "name" => path = xml.text()?.into_owned(),
+                        "val" => visit.property(&path, &field, xml)?,
+                        _ => xml.skip()?,
+                    }
+                }
+            }
+            "missingSet" => {
+                *withheld += 1;
+                while let Some(field) = xml.next_child()? {
+                    if field.name() != "fault" {
+                        xml.skip()?;
+                        continue;
+                    }
+                    let fault = Fault::read_localized(xml)?;
+                    if fault.kind == FaultKind::NotAuthenticated {
+                        gone.get_or_insert(fault);
+                    }
+                }
+            }
+            _ => xml.skip()?,
+        }
+    }
+    Ok(())
+}

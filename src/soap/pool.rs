@@ -1,0 +1,409 @@
+//! The sessions of one platform, shared by all its loops.
+//!
+//! Owns: who logs in, when, and never twice for the same reason.
+//! Never does: running on its own. It has no task; a login happens inside the call that needs it.
+//!
+//! Invariants:
+//! - one login at a time per platform; whoever waited for it uses its session (a session is known by its
+//!   generation, so a late NotAuthenticated of an older one does no harm);
+//! - an operation logs in again at most once;
+//! - after a refused login no request is sent for [`REFUSAL_WAIT`]: the accounts of vCenter lock after five
+//!   failures within 180 s;
+//! - every session that was opened is logged out, by [`Pool::close`] or when it is replaced.
+//!
+//! Dropping a call while it logs in may leave a session behind that only the server's idle time ends; callers
+//! let calls run to their deadline.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::SystemClock;
+use crate::clock::WallClock;
+use crate::config;
+use crate::config::PlatformKind;
+use crate::config::Trust;
+use crate::soap::client::Client;
+use crate::soap::client::Stats;
+use crate::soap::client::add;
+use crate::soap::envelope::Reply;
+use crate::soap::envelope::Request;
+use crate::soap::error::Error;
+use crate::soap::error::SessionLost;
+use crate::soap::fault::Fault;
+use crate::soap::fault::FaultKind;
+use crate::soap::methods::ServiceContent;
+use crate::soap::session;
+use crate::soap::session::Credentials;
+use crate::soap::session::Session;
+use crate::soap::transport::Limits;
+use crate::units::Stamp;
+
+/// Time after a refused login in which none is tried.
+pub const REFUSAL_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// Longest time for ending a session that was lost: it is mostly gone already.
+const LOST_LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How to reach a platform and how much to ask of it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its name, for logs.
+    pub platform: String,
+    /// What it must be.
+    pub kind: PlatformKind,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Which certificate is trusted.
+    pub trust: Trust,
+    /// The account.
+    pub credentials: Credentials,
+    /// Most sessions at once.
+    pub sessions: usize,
+    /// Most requests per second, all sessions together.
+    pub requests_per_second: u32,
+    /// Deadline of one request.
+    pub request_timeout: Duration,
+    /// Time after a refused login in which none is tried.
+    pub refusal_wait: Duration,
+}
+
+impl Options {
+    /// From the configuration.
+    #[must_use]
+    pub fn new(platform: &config::Platform, collection: &config::Collection) -> Self {
+        Self {
+            platform: platform.name.clone(),
+            kind: platform.kind,
+            host: platform.host.clone(),
+            port: platform.port,
+            trust: platform.trust.clone(),
+            credentials: Credentials::from_file(platform.user.clone(), platform.password_file.clone()),
+            sessions: collection.sessions,
+            requests_per_second: collection.requests_per_second,
+            request_timeout: collection.request_timeout,
+            refusal_wait: REFUSAL_WAIT,
+        }
+    }
+}
+
+/// The sessions of one platform. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    options: Options,
+    slots: Vec<Mutex<Slot>>,
+    next_slot: AtomicUsize,
+    generations: AtomicU64,
+    /// Held by the one who logs in.
+    login: tokio::sync::Mutex<()>,
+    refusal: Mutex<Option<Refusal>>,
+    closed: AtomicBool,
+}
+
+/// A place for one session.
+#[derive(Debug, Default)]
+struct Slot {
+    current: Option<Arc<Session>>,
+    /// The session before, which the server says it has forgotten.
+    lost: Option<Arc<Session>>,
+    /// There was a session here before.
+    used: bool,
+}
+
+/// A refused login, kept for those who ask meanwhile.
+#[derive(Debug, Clone)]
+struct Refusal {
+    fault: Fault,
+    until: Instant,
+    next_try: Stamp,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves a session or none: both are whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// A pool without any session yet; nothing is sent.
+    ///
+    /// # Errors
+    /// When the trust settings cannot be used.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let client = Client::new(
+            options.platform.clone(),
+            &options.host,
+            options.port,
+            &options.trust,
+            options.requests_per_second,
+        )?;
+        let slots = (0..options.sessions.max(1)).map(|_| Mutex::default()).collect();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                options,
+                slots,
+                next_slot: AtomicUsize::new(0),
+                generations: AtomicU64::new(0),
+                login: tokio::sync::Mutex::new(()),
+                refusal: Mutex::new(None),
+                closed: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// One session for several calls that belong together, because they share a view or a page token. Logs in
+    /// where needed.
+    ///
+    /// # Errors
+    /// When no session can be had.
+    pub async fn pin(&self) -> Result<Pinned, Error> {
+        let slot = self.inner.next_slot.fetch_add(1, Ordering::Relaxed) % self.inner.slots.len().max(1);
+        let session = self.inner.session(slot).await?;
+        Ok(Pinned {
+            inner: Arc::clone(&self.inner),
+            slot,
+            session,
+        })
+    }
+
+    /// Runs an operation in a pinned session, and once more from its start in a new session when the server no
+    /// longer knows the first one.
+    ///
+    /// # Errors
+    /// When no session can be had, or what the operation returned.
+    pub async fn with_session<T, E, F, R>(&self, mut operation: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<Error> + SessionLost + Send,
+        F: FnMut(Pinned) -> R + Send,
+        R: Future<Output = Result<T, E>> + Send,
+    {
+        let pinned = self.pin().await?;
+        match operation(pinned.clone()).await {
+            Err(error) if error.session_lost() => pinned.lost(),
+            result => return result,
+        }
+        let session = self.inner.session(pinned.slot).await?;
+        operation(Pinned { session, ..pinned }).await
+    }
+
+    /// What the calls have come to.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.client.counts.snapshot()
+    }
+
+    /// The deadline of one request.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        self.inner.options.request_timeout
+    }
+
+    /// Logs all sessions out within `deadline` and refuses further calls. Cancelling it may leave sessions to
+    /// the server's idle time.
+    pub async fn close(&self, deadline: Duration) {
+        self.inner.closed.store(true, Ordering::Release);
+        let end = Instant::now() + deadline;
+        let logouts = async {
+            // Whoever is logging in right now is waited for: its session has to be ended, too.
+            let _gate = self.inner.login.lock().await;
+            for slot in &self.inner.slots {
+                let slot = std::mem::take(&mut *locked(slot));
+                for session in [slot.current, slot.lost].into_iter().flatten() {
+                    let left = end.saturating_duration_since(Instant::now());
+                    self.inner.end(&session, left).await;
+                }
+            }
+        };
+        if tokio::time::timeout_at(end, logouts).await.is_err() {
+            tracing::warn!(platform = %self.inner.options.platform, "could not log out of vSphere in time");
+        }
+    }
+}
+
+impl Inner {
+    fn current(&self, slot: usize) -> Option<Arc<Session>> {
+        locked(self.slots.get(slot)?).current.clone()
+    }
+
+    fn open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The slot's session, logging in where there is none.
+    async fn session(&self, slot: usize) -> Result<Arc<Session>, Error> {
+        self.open()?;
+        if let Some(session) = self.current(slot) {
+            return Ok(session);
+        }
+        let _gate = self.login.lock().await;
+        self.open()?;
+        if let Some(session) = self.current(slot) {
+            return Ok(session);
+        }
+        self.check_refusal()?;
+        let lost = self.slots.get(slot).and_then(|slot| locked(slot).lost.take());
+        if let Some(lost) = &lost {
+            self.end(lost, LOST_LOGOUT_DEADLINE).await;
+        }
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        let options = &self.options;
+        let session = session::login(
+            &self.client,
+            options.kind,
+            &options.credentials,
+            options.request_timeout,
+            generation,
+        )
+        .await
+        .map_err(|error| self.remember_refusal(error))?;
+        let session = Arc::new(session);
+        add(&self.client.counts.logins, 1);
+        if let Some(slot) = self.slots.get(slot) {
+            let mut slot = locked(slot);
+            slot.current = Some(Arc::clone(&session));
+            if std::mem::replace(&mut slot.used, true) {
+                add(&self.client.counts.relogins, 1);
+            }
+        }
+        tracing::debug!(platform = %options.platform, generation, "logged in to vSphere");
+        Ok(session)
+    }
+
+    fn check_refusal(&self) -> Result<(), Error> {
+        let mut stored = locked(&self.refusal);
+        match &*stored {
+            Some(refusal) if Instant::now() < refusal.until => Err(self.refused(refusal)),
+            _ => {
+                *stored = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Turns a refused login into one that keeps everybody away for a while. Other failures pass.
+    fn remember_refusal(&self, error: Error) -> Error {
+        let Error::Fault {
+            method: "Login",
+            fault,
+            ..
+        } = &error
+        else {
+            return error;
+        };
+        if !matches!(
+            fault.kind,
+            FaultKind::InvalidLogin
+                | FaultKind::PasswordExpired
+                | FaultKind::NoPermission
+                | FaultKind::InvalidLocale
+        ) {
+            return error;
+        }
+        add(&self.client.counts.refusals, 1);
+        let wait = self.options.refusal_wait;
+        let refusal = Refusal {
+            fault: (**fault).clone(),
+            until: Instant::now() + wait,
+            next_try: SystemClock.now().plus(wait),
+        };
+        let refused = self.refused(&refusal);
+        *locked(&self.refusal) = Some(refusal);
+        refused
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Error {
+        Error::LoginRefused {
+            user: self.options.credentials.user.clone(),
+            fault: Box::new(refusal.fault.clone()),
+            next_try: refusal.next_try,
+            wait: refusal.until.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    async fn end(&self, session: &Session, deadline: Duration) {
+        match session::logout(&self.client, session, deadline).await {
+            Ok(()) => add(&self.client.counts.logouts, 1),
+            // Lost sessions are mostly gone; the rest ends by the server's idle time.
+            Err(error) => tracing::debug!(
+                platform = %self.options.platform,
+                generation = session.generation,
+                error = %crate::error::Chain(&error),
+                "could not log out of vSphere"
+            ),
+        }
+    }
+}
+
+/// A session held over several calls. Calls through it never log in again: what depends on the session would be
+/// gone. Clones hold the same session.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    inner: Arc<Inner>,
+    slot: usize,
+    session: Arc<Session>,
+}
+
+impl Pinned {
+    /// Which login this is.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.session.generation
+    }
+
+    /// The server and its managers.
+    #[must_use]
+    pub fn content(&self) -> &ServiceContent {
+        &self.session.content
+    }
+
+    /// Says that the server no longer knows this session. Whoever asks next logs in.
+    fn lost(&self) {
+        let Some(slot) = self.inner.slots.get(self.slot) else {
+            return;
+        };
+        let mut slot = locked(slot);
+        if slot
+            .current
+            .as_ref()
+            .is_some_and(|current| current.generation == self.session.generation)
+        {
+            slot.lost = slot.current.take();
+        }
+    }
+
+    /// Calls a method whose answer has at most `bytes`.
+    pub(crate) async fn call(&self, request: &Request, bytes: usize) -> Result<Reply, Error> {
+        let limits = Limits {
+            bytes,
+            deadline: self.inner.options.request_timeout,
+        };
+        let (reply, _) = self
+            .inner
+            .client
+            .call(request, &self.session.action, Some(self.session.cookie()), limits)
+            .await?;
+        Ok(reply)
+    }
+}
