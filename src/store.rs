@@ -1,0 +1,45 @@
+//! Rows to and from TimescaleDB.
+//!
+//! Owns: connections, the schema and its migrations, the fence, and every SQL text. Only this module names the
+//! database driver; callers pass and receive [`crate::model`] values.
+//! Never does: retrying, resending, deciding what is collected, or counting in metrics. Each error says by
+//! [`Error::class`] and [`Error::disposition`] what may be done about it; the loops obey.
+//!
+//! | part | one job |
+//! |---|---|
+//! | [`Settings`], [`Database`] | where the database is; a pool of connections for everything but COPY |
+//! | [`migrate`] | the schema: numbered files, checksums, one transaction each |
+//! | [`Probe`] | what the server is: versions, edition, schema |
+//! | [`lease`] | who owns a platform; the fence in front of every write for it |
+//! | [`inventory`] | platforms, their identity and status, hosts and VMs |
+//! | [`watermark`] | the newest stored sample of each entity |
+//! | [`gap`] | gap rows as work of the back-fill lane |
+//! | [`copy`] | samples and gap rows of one platform, in one transaction |
+//!
+//! Invariants:
+//! - Every wait for the server has a deadline, and the server has its own, shorter one.
+//! - Every transaction that writes for a platform starts with the fence ([`FENCE_SQL`]).
+//! - A connection on which anything failed, or whose future was dropped half-way, is never used again.
+//! - No password reaches an error, a log line or `Debug`.
+
+mod connect;
+pub mod copy;
+mod error;
+pub mod gap;
+pub mod inventory;
+pub mod lease;
+pub mod migrate;
+mod probe;
+mod types;
+pub mod watermark;
+
+pub use connect::{Database, Settings};
+pub use copy::{Flush, Writer, Written};
+pub use error::{Cause, Class, Error};
+pub use gap::GapCount;
+pub use inventory::Pinned;
+pub use lease::{FENCE_SQL, LEASE_TTL, Lease, Owner};
+pub use probe::{Edition, LEAST_POSTGRES, LEAST_TIMESCALE, Probe, SchemaState};
+
+/// What a superuser runs once in the database that is to hold the samples: roles, ownership, the extension.
+pub const BOOTSTRAP_SQL: &str = include_str!("../sql/bootstrap.sql");

@@ -1,0 +1,561 @@
+//! Where the database is, and connections to it.
+//!
+//! Owns: [`Settings`], the pool, the task behind each connection, deadlines. Never does: SQL of its own.
+//!
+//! Tasks: one per connection, `store-connection`, which ends with its connection.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{Client, Connection, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config;
+use crate::error::Chain;
+use crate::secret;
+use crate::store::error::{Class, Error};
+use crate::store::lease::{self, Lease, Owner};
+
+/// Connections of the pool: leases, inventory, gaps and API of a few dozen platforms, each for milliseconds.
+const POOL_SIZE: usize = 8;
+/// One attempt to reach one address of the server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A whole connection attempt: resolving, several addresses, TLS, password.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a caller waits for a connection of the pool to become free.
+const CHECKOUT_DEADLINE: Duration = Duration::from_secs(10);
+/// Sent bytes may stay unacknowledged this long before the kernel gives the connection up.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than the server's `statement_timeout` of 60 s, so that its answer comes first while it lives.
+pub(super) const STATEMENT_DEADLINE: Duration = Duration::from_secs(65);
+/// What the server is told of each session. A fixed search path, so that nobody's own objects stand in front.
+const SESSION_OPTIONS: &str = "-c statement_timeout=60s -c lock_timeout=5s \
+    -c idle_in_transaction_session_timeout=30s -c TimeZone=UTC -c search_path=public -c client_min_messages=warning";
+
+/// How to reach the database with one account.
+#[derive(Clone)]
+pub struct Settings {
+    config: tokio_postgres::Config,
+    password_file: Option<PathBuf>,
+    tls: Option<MakeRustlsConnect>,
+    owner: Owner,
+    target: String,
+}
+
+impl Settings {
+    /// Checks a connection string and prepares TLS. Connects to nothing and reads no password.
+    ///
+    /// # Errors
+    /// When the string cannot be read, holds a password, or names no server; when there are no roots for TLS.
+    pub fn new(database: &config::Database, account: &config::Account, owner: &Owner) -> Result<Self, Error> {
+        let refuse = |problem: String| Error::Settings { problem };
+        let mut config: tokio_postgres::Config =
+            account.url.parse().map_err(|source: tokio_postgres::Error| {
+                refuse(format!(
+                    "{}; write the url as \"postgresql://user@host/database\"",
+                    Chain(&source)
+                ))
+            })?;
+        if config.get_password().is_some() {
+            return Err(refuse(
+                "the url holds a password; put it in a file and name that in password_file".to_owned(),
+            ));
+        }
+        if account.url.contains("sslmode") {
+            return Err(refuse(
+                "sslmode stands in the url; it is a key of its own, beside url".to_owned(),
+            ));
+        }
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(refuse(
+                "the url names no host; write \"postgresql://user@host/database\", or host=/run/postgresql for a socket"
+                    .to_owned(),
+            ));
+        }
+        let tls = match &database.tls {
+            config::DatabaseTls::Disable => None,
+            config::DatabaseTls::Auto { .. } if is_local(&config) => None,
+            config::DatabaseTls::Auto { ca_file } | config::DatabaseTls::VerifyFull { ca_file } => {
+                if config
+                    .get_hosts()
+                    .iter()
+                    .any(|host| matches!(host, Host::Unix(_)))
+                {
+                    return Err(refuse(
+                        "TLS does not go over a Unix socket; set sslmode = \"auto\"".to_owned(),
+                    ));
+                }
+                Some(MakeRustlsConnect::new(tls_client(ca_file.as_ref())?))
+            }
+        };
+        let options = match config.get_options() {
+            Some(own) => format!("{own} {SESSION_OPTIONS}"),
+            None => SESSION_OPTIONS.to_owned(),
+        };
+        config
+            .ssl_mode(if tls.is_some() {
+                SslMode::Require
+            } else {
+                SslMode::Disable
+            })
+            .options(options)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(TCP_USER_TIMEOUT)
+            .keepalives(true)
+            .keepalives_idle(Duration::from_secs(30))
+            .keepalives_interval(Duration::from_secs(10))
+            .keepalives_retries(3);
+        if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1 {
+            // After a fail-over the first host may be the standby now.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        let target = target(&config);
+        Ok(Self {
+            config,
+            password_file: account.password_file.clone(),
+            tls,
+            owner: owner.clone(),
+            target,
+        })
+    }
+
+    /// Server, database and account, for messages.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The collector that connects.
+    #[must_use]
+    pub const fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// One dedicated connection.
+    pub(super) async fn connect(&self, purpose: &'static str) -> Result<Dedicated, Error> {
+        match tokio::time::timeout(LOGIN_DEADLINE, self.login(purpose)).await {
+            Ok(Ok((client, task))) => Ok(Dedicated { client, task }),
+            Ok(Err(source)) => Err(Error::connect(&self.target, self.password_file.is_some(), source)),
+            Err(_elapsed) => Err(Error::Deadline {
+                attempt: "connect to the database",
+                after: LOGIN_DEADLINE,
+            }),
+        }
+    }
+
+    async fn login(&self, purpose: &'static str) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        let mut config = self.config.clone();
+        config.application_name(self.owner.application_name(purpose));
+        if let Some(path) = &self.password_file {
+            // Read at each connection, so that a rotated password needs no restart.
+            match secret::read_file(path) {
+                Ok(password) => {
+                    config.password(password.expose());
+                }
+                Err(error) => {
+                    let refused = Refused(Some(io::Error::other(error)));
+                    config.ssl_mode(SslMode::Disable);
+                    let (client, connection) = config.connect_raw(refused, NoTls).await?;
+                    return Ok((client, serve(purpose, connection)));
+                }
+            }
+        }
+        Ok(match self.tls.clone() {
+            Some(tls) => {
+                let (client, connection) = config.connect(tls).await?;
+                (client, serve(purpose, connection))
+            }
+            None => {
+                let (client, connection) = config.connect(NoTls).await?;
+                (client, serve(purpose, connection))
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("target", &self.target)
+            .field("tls", &self.tls.is_some())
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+/// True where the connection does not leave this machine.
+fn is_local(config: &tokio_postgres::Config) -> bool {
+    let addresses = config.get_hostaddrs();
+    if !addresses.is_empty() {
+        return addresses.iter().all(std::net::IpAddr::is_loopback);
+    }
+    config.get_hosts().iter().all(|host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback())
+        }
+    })
+}
+
+fn target(config: &tokio_postgres::Config) -> String {
+    let ports = config.get_ports();
+    let hosts: Vec<String> = config
+        .get_hosts()
+        .iter()
+        .enumerate()
+        .map(|(index, host)| {
+            let port = ports
+                .get(index)
+                .or_else(|| ports.first())
+                .copied()
+                .unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                Host::Unix(path) => format!("{}/.s.PGSQL.{port}", path.display()),
+            }
+        })
+        .chain(
+            config
+                .get_hostaddrs()
+                .iter()
+                .filter(|_| config.get_hosts().is_empty())
+                .map(ToString::to_string),
+        )
+        .collect();
+    let mut target = hosts.join(",");
+    if let Some(database) = config.get_dbname() {
+        target.push_str(&format!(", database {database}"));
+    }
+    if let Some(user) = config.get_user() {
+        target.push_str(&format!(", as {user}"));
+    }
+    target
+}
+
+fn tls_client(ca_file: Option<&PathBuf>) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            let refuse = |source: Option<Box<dyn std::error::Error + Send + Sync>>| Error::CaFile {
+                path: path.clone(),
+                source,
+            };
+            for certificate in
+                CertificateDer::pem_file_iter(path).map_err(|source| refuse(Some(Box::new(source))))?
+            {
+                let certificate = certificate.map_err(|source| refuse(Some(Box::new(source))))?;
+                roots
+                    .add(certificate)
+                    .map_err(|source| refuse(Some(Box::new(source))))?;
+            }
+            if roots.is_empty() {
+                return Err(refuse(None));
+            }
+        }
+        None => {
+            let (added, _unusable) =
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if added == 0 {
+                return Err(Error::Settings {
+                    problem: "this system has no root certificates; install ca-certificates or set ca_file"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|source| Error::Settings {
+            problem: format!("no TLS: {source}"),
+        })?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Starts the task that moves a connection's bytes; it ends when the client is dropped or the connection lost.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the connection's own task: it ends with the connection it serves"
+)]
+fn serve<S, T>(purpose: &'static str, connection: Connection<S, T>) -> JoinHandle<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        match connection.await {
+            Ok(()) => tracing::debug!(task = "store-connection", purpose, "database connection closed"),
+            Err(error) => {
+                tracing::warn!(task = "store-connection", purpose, error = %Chain(&error), "database connection lost");
+            }
+        }
+    })
+}
+
+/// A stream that only fails: how our own error passes through a pool that knows none but the driver's.
+struct Refused(Option<io::Error>);
+
+impl Refused {
+    fn fail<T>(&mut self) -> Poll<io::Result<T>> {
+        Poll::Ready(Err(self
+            .0
+            .take()
+            .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
+    }
+}
+
+impl AsyncRead for Refused {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.fail()
+    }
+}
+
+impl AsyncWrite for Refused {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        self.fail()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fail()
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A connection outside the pool. Dropping it closes the socket at once, whatever is in flight.
+#[derive(Debug)]
+pub(super) struct Dedicated {
+    client: Client,
+    task: JoinHandle<()>,
+}
+
+impl Deref for Dedicated {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Dedicated {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The database, for everything but COPY. Clones share one pool.
+#[derive(Clone)]
+pub struct Database {
+    settings: Arc<Settings>,
+    pool: Pool,
+}
+
+impl Database {
+    /// A pool that connects when it is first used.
+    ///
+    /// # Errors
+    /// Never in practice; the pool's builder can refuse what this function does not ask of it.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let settings = Arc::new(settings);
+        let manager = Manager::from_connect(
+            settings.config.clone(),
+            PoolConnect(Arc::clone(&settings)),
+            // A connection goes back only after success, so nothing is left to be cleaned.
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(POOL_SIZE)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CHECKOUT_DEADLINE))
+            .create_timeout(Some(LOGIN_DEADLINE))
+            .recycle_timeout(Some(CHECKOUT_DEADLINE))
+            .build()
+            .map_err(|source| Error::Settings {
+                problem: source.to_string(),
+            })?;
+        Ok(Self { settings, pool })
+    }
+
+    /// What the database is reached with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Closes idle connections now and the others when they come back; later use fails.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
+    /// A connection for `attempt`, which is what messages say was attempted.
+    pub(super) async fn checkout(&self, attempt: &'static str) -> Result<Checkout, Error> {
+        match self.pool.get().await {
+            Ok(object) => Ok(Checkout {
+                attempt,
+                object: Some(object),
+            }),
+            Err(PoolError::Backend(source)) => Err(Error::connect(
+                &self.settings.target,
+                self.settings.password_file.is_some(),
+                source,
+            )),
+            Err(PoolError::Timeout(deadpool_postgres::TimeoutType::Create)) => Err(Error::Deadline {
+                attempt: "connect to the database",
+                after: LOGIN_DEADLINE,
+            }),
+            Err(_) => Err(Error::Busy {
+                attempt,
+                size: POOL_SIZE,
+                after: CHECKOUT_DEADLINE,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+struct PoolConnect(Arc<Settings>);
+
+/// What the pool's trait asks for.
+type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>>;
+
+impl Connect for PoolConnect {
+    fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
+        Box::pin(self.0.login("pool"))
+    }
+}
+
+/// A connection of the pool. It goes back only by [`Checkout::done`]; dropped otherwise, after an error or in a
+/// cancelled future, it may hold an open transaction and is closed.
+#[derive(Debug)]
+pub(super) struct Checkout {
+    attempt: &'static str,
+    object: Option<Object>,
+}
+
+/// A parameter and its type, so that a statement needs no round trip to be prepared and is planned for its values:
+/// chunks outside the bounds are left out of the plan.
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+impl Checkout {
+    pub(super) fn client(&self) -> Result<&Client, Error> {
+        // It is there until `done` or `drop` takes it, and both end this value.
+        let gone = || Error::Busy {
+            attempt: self.attempt,
+            size: POOL_SIZE,
+            after: Duration::ZERO,
+        };
+        self.object.as_ref().map(|object| &***object).ok_or_else(gone)
+    }
+
+    /// Runs a statement for its rows.
+    pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Error> {
+        bounded(self.attempt, self.client()?.query_typed(sql, parameters)).await
+    }
+
+    /// Runs a statement that returns at most one row.
+    pub(super) async fn query_opt(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<Row>, Error> {
+        bounded(self.attempt, self.client()?.query_typed_opt(sql, parameters)).await
+    }
+
+    /// Runs a statement for the number of rows it touched.
+    pub(super) async fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64, Error> {
+        bounded(self.attempt, self.client()?.execute_typed(sql, parameters)).await
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn batch(&self, sql: &str) -> Result<(), Error> {
+        bounded(self.attempt, self.client()?.batch_execute(sql)).await
+    }
+
+    /// Reads a column of a row.
+    pub(super) fn read<'row, T: FromSql<'row>>(&self, row: &'row Row, column: usize) -> Result<T, Error> {
+        row.try_get(column)
+            .map_err(|source| Error::statement(self.attempt, source))
+    }
+
+    /// Starts a transaction behind the fence.
+    pub(super) async fn begin_fenced(&self, lease: &Lease) -> Result<(), Error> {
+        lease::begin_fenced(self.attempt, self.client()?, lease).await
+    }
+
+    /// Commits, and gives the connection back.
+    pub(super) async fn commit(self) -> Result<(), Error> {
+        commit(self.client()?).await?;
+        self.done();
+        Ok(())
+    }
+
+    /// Gives the connection back for others to use.
+    pub(super) fn done(mut self) {
+        drop(self.object.take());
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// Awaits an answer of the server.
+pub(super) async fn bounded<T>(
+    attempt: &'static str,
+    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(STATEMENT_DEADLINE, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(Error::statement(attempt, source)),
+        Err(_elapsed) => Err(Error::Deadline {
+            attempt,
+            after: STATEMENT_DEADLINE,
+        }),
+    }
+}
+
+/// Commits, and tells a refusal from an outcome that nobody knows.
+pub(super) async fn commit(client: &Client) -> Result<(), Error> {
+    match bounded("commit", client.batch_execute("COMMIT")).await {
+        Err(Error::Deadline { .. }) => Err(Error::CommitUnknown { source: None }),
+        // Also where the server says that it is ending the session: that may come after the commit was done.
+        Err(Error::Statement { source, .. }) if source.class() == Class::Connection => {
+            Err(Error::CommitUnknown { source: Some(source) })
+        }
+        other => other,
+    }
+}

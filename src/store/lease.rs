@@ -1,0 +1,300 @@
+//! Who owns a platform, and the fence in front of every write for it.
+//!
+//! Owns: `virt_platform_lease`. Never does: renewing in time; that is the holder's loop, every 10 s.
+//!
+//! Invariants:
+//! - Only the database's clock counts. No collector compares times of its own with a lease.
+//! - A write transaction holds the lease row FOR KEY SHARE from its first statement to its end. Renewal updates no
+//!   key column and passes it; a take-over locks FOR UPDATE and waits for it. So whoever sees the new epoch knows
+//!   that no transaction of an older one is still open.
+//! - The fence asks for `until` too: without it, overlapping writers would keep the row share-locked for ever and
+//!   starve a take-over, even when renewal has failed long ago.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::model::ids::PlatformId;
+use crate::store::connect::{Database, Parameter, bounded};
+use crate::store::error::Error;
+
+/// How long a lease is good after it was taken or renewed. Renewed every 10 s, so two renewals may fail.
+pub const LEASE_TTL: Duration = Duration::from_secs(30);
+
+/// The first statement of every transaction that writes for a platform. No row: fenced.
+pub const FENCE_SQL: &str = "\
+SELECT 1 FROM virt_platform_lease
+WHERE platform_id = $1 AND owner = $2 AND epoch = $3 AND until > clock_timestamp()
+FOR KEY SHARE";
+
+const FENCE_TYPES: [Type; 3] = [Type::INT4, Type::TEXT, Type::INT8];
+
+/// A renewal that takes longer than this would come too late to matter.
+const RENEW_DEADLINE: Duration = Duration::from_secs(8);
+
+/// How long a take-over waits for transactions of the old owner before it ends them. No time-out of the server
+/// ends a COPY whose client is stopped.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long after ending one blocker to look for the next.
+const NEXT_BLOCKER: Duration = Duration::from_millis(500);
+
+const INSERT: &str = "\
+INSERT INTO virt_platform_lease (platform_id, owner, epoch, until)
+VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (platform_id) DO NOTHING
+RETURNING epoch";
+
+/// Free, expired, or held by an earlier life of the same owner. The condition is checked again after the wait for
+/// the row, so a renewal that came first wins.
+const LOCK: &str = "\
+SELECT owner FROM virt_platform_lease
+WHERE platform_id = $1 AND (owner = $2 OR until <= clock_timestamp())
+FOR UPDATE";
+
+const TAKE: &str = "\
+UPDATE virt_platform_lease
+SET owner = $2, epoch = epoch + 1, until = clock_timestamp() + make_interval(secs => $3)
+WHERE platform_id = $1
+RETURNING epoch";
+
+const RENEW: &str = "\
+UPDATE virt_platform_lease SET until = clock_timestamp() + make_interval(secs => $4)
+WHERE platform_id = $1 AND owner = $2 AND epoch = $3";
+
+const RELEASE: &str = "\
+UPDATE virt_platform_lease SET until = clock_timestamp()
+WHERE platform_id = $1 AND owner = $2 AND epoch = $3 AND until > clock_timestamp()";
+
+/// Ends exactly those who block the take-over and carry the old owner's name. Blockers of another name are waited
+/// for: they are administrators or the new owner.
+const END_BLOCKERS: &str = "\
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE pid = ANY (pg_blocking_pids($1))
+  AND datname = current_database()
+  AND split_part(application_name, '/', 1) = 'virt-collector'
+  AND split_part(application_name, '/', 2) = (SELECT owner FROM virt_platform_lease WHERE platform_id = $2)";
+
+/// Name of one running collector, unique among all that share a database. It is part of each connection's
+/// `application_name`, by which a take-over finds the connections of the old owner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner(Box<str>);
+
+/// A text that cannot name a collector.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot name a collector; use 1 to 36 letters, digits, '-', '_' or '.'")]
+pub struct OwnerError(String);
+
+impl Owner {
+    /// Characters at most: `virt-collector/<owner>/<purpose>` must fit the 63 bytes of an application name.
+    pub const MAX_LENGTH: usize = 36;
+
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or holds other characters than letters, digits, `-`, `_` and `.`.
+    pub fn new(name: &str) -> Result<Self, OwnerError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > Self::MAX_LENGTH || !name.chars().all(plain) {
+            return Err(OwnerError(name.chars().take(64).collect()));
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// A name that no other collector has, in this life or an earlier one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().simple().to_string().into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn application_name(&self, purpose: &str) -> String {
+        format!("virt-collector/{}/{purpose}", self.0)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The right to write for a platform, as long as its row says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The platform.
+    pub platform: PlatformId,
+    /// The holder.
+    pub owner: Owner,
+    /// Grows by one with each take-over.
+    pub epoch: i64,
+}
+
+impl Database {
+    /// Takes a platform's lease if it is free, expired or an earlier one of `owner`; `None` where another collector
+    /// holds it. A take-over that is blocked by the old owner's transactions for 5 s ends their connections.
+    ///
+    /// Not cancel safe in one respect: dropped half-way, the lease may be taken and runs out by itself.
+    ///
+    /// # Errors
+    /// When the database cannot be asked, or transactions of others block the row for too long.
+    pub async fn acquire_lease(&self, platform: PlatformId, owner: &Owner) -> Result<Option<Lease>, Error> {
+        const ATTEMPT: &str = "take a platform's lease";
+        let lease = |epoch| Lease {
+            platform,
+            owner: owner.clone(),
+            epoch,
+        };
+        let (id, name, ttl) = (platform.0, owner.as_str(), LEASE_TTL.as_secs_f64());
+
+        let connection = self.checkout(ATTEMPT).await?;
+        let inserted = connection
+            .query_opt(
+                INSERT,
+                &[(&id, Type::INT4), (&name, Type::TEXT), (&ttl, Type::FLOAT8)],
+            )
+            .await?;
+        if let Some(row) = inserted {
+            let epoch = connection.read(&row, 0)?;
+            connection.done();
+            return Ok(Some(lease(epoch)));
+        }
+
+        // The wait for the row is ours to limit: first patience, then force.
+        connection.batch("BEGIN; SET LOCAL lock_timeout = '30s'").await?;
+        let lock_parameters: [Parameter<'_>; 2] = [(&id, Type::INT4), (&name, Type::TEXT)];
+        let pid = match connection.query_opt("SELECT pg_backend_pid()", &[]).await? {
+            Some(row) => connection.read(&row, 0)?,
+            None => 0,
+        };
+        let locked = {
+            let mut lock = std::pin::pin!(connection.query_opt(LOCK, &lock_parameters));
+            let mut patience = PATIENCE;
+            loop {
+                match tokio::time::timeout(patience, &mut lock).await {
+                    Ok(answer) => break answer?,
+                    Err(_elapsed) => {
+                        let ended = self.end_blockers(platform, pid).await?;
+                        tracing::warn!(%platform, ended, "a take-over ended connections of the old owner that block it");
+                        // Of several holders of the row only one is waited for at a time.
+                        patience = NEXT_BLOCKER;
+                    }
+                }
+            }
+        };
+        if locked.is_none() {
+            connection.batch("ROLLBACK").await?;
+            connection.done();
+            return Ok(None);
+        }
+        let taken = connection
+            .query_opt(
+                TAKE,
+                &[(&id, Type::INT4), (&name, Type::TEXT), (&ttl, Type::FLOAT8)],
+            )
+            .await?;
+        let epoch = taken.map(|row| connection.read(&row, 0)).transpose()?;
+        connection.commit().await?;
+        Ok(epoch.map(lease))
+    }
+
+    async fn end_blockers(&self, platform: PlatformId, waiting: i32) -> Result<i64, Error> {
+        let connection = self.checkout("end connections that block a take-over").await?;
+        let row = connection
+            .query_opt(END_BLOCKERS, &[(&waiting, Type::INT4), (&platform.0, Type::INT4)])
+            .await?;
+        let ended = row.map_or(Ok(0), |row| connection.read(&row, 0))?;
+        connection.done();
+        Ok(ended)
+    }
+
+    /// Makes a lease good for another [`LEASE_TTL`].
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] where another collector has taken the platform.
+    pub async fn renew_lease(&self, lease: &Lease) -> Result<(), Error> {
+        const ATTEMPT: &str = "renew a platform's lease";
+        let late = |_elapsed| Error::Deadline {
+            attempt: ATTEMPT,
+            after: RENEW_DEADLINE,
+        };
+        let renewed = tokio::time::timeout(RENEW_DEADLINE, async {
+            let connection = self.checkout(ATTEMPT).await?;
+            let renewed = connection
+                .execute(
+                    RENEW,
+                    &[
+                        (&lease.platform.0, Type::INT4),
+                        (&lease.owner.as_str(), Type::TEXT),
+                        (&lease.epoch, Type::INT8),
+                        (&LEASE_TTL.as_secs_f64(), Type::FLOAT8),
+                    ],
+                )
+                .await?;
+            connection.done();
+            Ok(renewed)
+        });
+        if renewed.await.map_err(late)?? == 0 {
+            return Err(Error::Fenced {
+                platform: lease.platform,
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives a platform up, so that another collector can take it at once. A lease that was lost already is left
+    /// alone.
+    ///
+    /// # Errors
+    /// When the database cannot be asked; the lease then runs out by itself.
+    pub async fn release_lease(&self, lease: &Lease) -> Result<(), Error> {
+        let connection = self.checkout("release a platform's lease").await?;
+        connection
+            .execute(
+                RELEASE,
+                &[
+                    (&lease.platform.0, Type::INT4),
+                    (&lease.owner.as_str(), Type::TEXT),
+                    (&lease.epoch, Type::INT8),
+                ],
+            )
+            .await?;
+        connection.done();
+        Ok(())
+    }
+}
+
+/// Starts a transaction whose first statement is the fence, in one round trip.
+pub(super) async fn begin_fenced(attempt: &'static str, client: &Client, lease: &Lease) -> Result<(), Error> {
+    let owner = lease.owner.as_str();
+    let [platform_type, owner_type, epoch_type] = FENCE_TYPES;
+    let parameters: [Parameter<'_>; 3] = [
+        (&lease.platform.0, platform_type),
+        (&owner, owner_type),
+        (&lease.epoch, epoch_type),
+    ];
+    // Both are sent when they are first polled, in this order.
+    let (begun, fence) = bounded(attempt, async {
+        Ok(future::join(
+            client.batch_execute("BEGIN"),
+            client.query_typed_opt(FENCE_SQL, &parameters),
+        )
+        .await)
+    })
+    .await?;
+    begun.map_err(|source| Error::statement(attempt, source))?;
+    match fence.map_err(|source| Error::statement(attempt, source))? {
+        Some(_) => Ok(()),
+        None => Err(Error::Fenced {
+            platform: lease.platform,
+        }),
+    }
+}
