@@ -1,0 +1,133 @@
+//! One question to the source, made to succeed for all entities but those that the server refuses.
+//!
+//! Owns: taking permits before asking, splitting and shrinking. A fault that names one entity, or a request that is
+//! too much, is cut in halves until it passes or the bad entity stands alone; the others are answered.
+
+use crate::budget::{Permit, Share};
+use crate::error::{Chain, Disposition};
+use crate::model::ids::MoRef;
+use crate::telemetry::metrics::PlatformMetrics;
+use crate::units::REALTIME_SECONDS;
+use crate::vsphere;
+use crate::vsphere::Estimator;
+use crate::vsphere::Reply;
+use crate::vsphere::Target;
+use crate::vsphere::Vsphere;
+
+/// What a lane asks with.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The platform.
+    pub vsphere: Vsphere,
+    /// Its share of the byte budget.
+    pub share: Share,
+    /// Counts.
+    pub metrics: PlatformMetrics,
+}
+
+/// One answer with its place in the budget.
+#[derive(Debug)]
+pub struct Answer {
+    /// The targets that were asked for.
+    pub targets: Vec<Target>,
+    /// What came back.
+    pub reply: Reply,
+    /// For as long as the rows are in flight.
+    pub permit: Permit,
+}
+
+/// What became of a whole question.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Entities that the server refused alone.
+    pub skipped: Vec<(Target, vsphere::Error)>,
+    /// The smallest number of entities that was too much.
+    pub too_much: Option<usize>,
+    /// Why the rest was not asked for.
+    pub failed: Option<vsphere::Error>,
+}
+
+impl Source {
+    /// Asks for `targets`; every answer goes to `answered` as it comes.
+    pub async fn ask<F: Future<Output = ()> + Send>(
+        &self,
+        targets: Vec<Target>,
+        estimator: &Estimator<'_>,
+        answered: impl Fn(Answer) -> F + Send + Sync,
+    ) -> Asked {
+        let mut asked = Asked::default();
+        let mut parts = vec![targets];
+        while let Some(targets) = parts.pop() {
+            if targets.is_empty() {
+                continue;
+            }
+            let worst = estimator.cost_of_all(&targets).memory_bytes();
+            if worst > self.share.largest() && targets.len() > 1 {
+                parts.extend(halves(targets));
+                continue;
+            }
+            let permit = self.share.reserve(worst).await;
+            match self.vsphere.query(&targets, REALTIME_SECONDS).await {
+                Ok(reply) => {
+                    self.metrics.received(reply.counts.rows);
+                    answered(Answer {
+                        targets,
+                        reply,
+                        permit,
+                    })
+                    .await;
+                }
+                Err(error) => {
+                    drop(permit);
+                    match (error.disposition(), targets.len()) {
+                        (Disposition::Shrink, 2..) => {
+                            let smallest = asked.too_much.map_or(targets.len(), |n| n.min(targets.len()));
+                            asked.too_much = Some(smallest);
+                            parts.extend(halves(targets));
+                        }
+                        (Disposition::Split, 2..) => {
+                            let named = error.fault().and_then(|fault| fault.object.as_ref());
+                            parts.extend(without(targets, named));
+                        }
+                        (Disposition::Split | Disposition::SkipEntity, _) => {
+                            asked
+                                .skipped
+                                .extend(targets.into_iter().next().map(|target| (target, error)));
+                        }
+                        _ => {
+                            asked.failed = Some(error);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        self.metrics.entities_skipped(asked.skipped.len());
+        for (target, error) in &asked.skipped {
+            tracing::warn!(
+                entity = %target.entity,
+                moref = %target.moref,
+                error = %Chain(error),
+                "left out of this poll: the server refuses it"
+            );
+        }
+        asked
+    }
+}
+
+/// Where the fault names its entity, that one alone and the rest; else halves.
+fn without(targets: Vec<Target>, named: Option<&MoRef>) -> [Vec<Target>; 2] {
+    if named.is_some_and(|moref| targets.iter().any(|target| target.moref == *moref)) {
+        let (bad, good) = targets
+            .into_iter()
+            .partition(|target| Some(&target.moref) == named);
+        [bad, good]
+    } else {
+        halves(targets)
+    }
+}
+
+fn halves(mut targets: Vec<Target>) -> [Vec<Target>; 2] {
+    let back = targets.split_off(targets.len() / 2);
+    [back, targets]
+}

@@ -1,0 +1,311 @@
+//! The live lane: every poll interval, everything behind each entity's watermark.
+//!
+//! Invariants: a poll is over when its last row is committed; a poll that is still running at the next tick is
+//! counted as skipped, never stacked; while the database is away nobody fetches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ask::{Answer, Source};
+use super::batch_size::BatchSize;
+use super::live_set::LiveSet;
+use super::trigger::Triggered;
+use super::window::{live_start, look_back};
+use crate::clock::Ticker;
+use crate::clock::WallClock;
+use crate::error::Chain;
+use crate::error::Disposition;
+use crate::ingest::chain::Mark;
+use crate::ingest::chain::ServerTime;
+use crate::ingest::chain::Watermarks;
+use crate::ingest::flush::Readiness;
+use crate::ingest::queue::Outcome;
+use crate::ingest::queue::Queue;
+use crate::ingest::queue::Turn;
+use crate::ingest::queue::Work;
+use crate::model::ids::EntityKind;
+use crate::model::inventory::KnownInventory;
+use crate::store;
+use crate::store::Database;
+use crate::units::REALTIME_SECONDS;
+use crate::vsphere;
+use crate::vsphere::Estimator;
+use crate::vsphere::Target;
+
+/// After SIGTERM a running poll may finish for this long.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// The live lane of one platform.
+#[derive(Debug)]
+pub struct LiveLane {
+    /// For logs and the phase of its ticks.
+    pub platform: String,
+    /// Time between polls.
+    pub interval: Duration,
+    /// Requests in flight.
+    pub parallel_requests: usize,
+    /// Most entities per request.
+    pub entities_per_request: usize,
+    /// Whom to ask.
+    pub source: Source,
+    /// For entities whose watermark is not known yet.
+    pub database: Database,
+    /// From where to ask.
+    pub watermarks: Arc<Watermarks>,
+    /// Where answers go.
+    pub queue: Queue,
+    /// When asking makes sense.
+    pub readiness: watch::Receiver<Readiness>,
+    /// Who there is; `None` until the first discovery.
+    pub inventory: watch::Receiver<Option<Arc<KnownInventory>>>,
+    /// Polls out of turn.
+    pub triggered: Triggered<PollReport>,
+    /// Told how each poll went.
+    pub health: watch::Sender<Health>,
+    /// The collector's wall clock, for the skew and the last success.
+    pub clock: Arc<dyn WallClock>,
+}
+
+/// What a poll did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PollReport {
+    /// Entities asked for.
+    pub n_entities: usize,
+    /// Rows committed.
+    pub n_rows: usize,
+    /// Entities that the server refused.
+    pub n_skipped: usize,
+    /// Why it did not succeed, whole or in part.
+    pub error: Option<String>,
+}
+
+/// How the last poll went, for the platform's status.
+#[derive(Debug, Clone, Default)]
+pub enum Health {
+    /// None yet.
+    #[default]
+    Unknown,
+    /// Well.
+    Well,
+    /// Not.
+    Failed(Arc<vsphere::Error>),
+}
+
+/// Why a poll failed.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error(transparent)]
+    Source(#[from] vsphere::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("the flush failed; its samples will be asked for again")]
+    Discarded,
+}
+
+impl LiveLane {
+    /// Polls until `stopping`.
+    pub async fn run(mut self, stopping: CancellationToken) {
+        let mut ticker = Ticker::new(self.interval, phase(&self.platform));
+        let mut live_set = LiveSet::default();
+        let mut size = BatchSize::new(self.entities_per_request);
+        let triggered = self.triggered.clone();
+        loop {
+            let reply = tokio::select! {
+                () = stopping.cancelled() => return,
+                reply = triggered.asked() => Some(reply),
+                tick = ticker.tick() => {
+                    self.source.metrics.polls_skipped(tick.missed);
+                    None
+                }
+            };
+            let inventory = tokio::select! {
+                () = stopping.cancelled() => return,
+                inventory = self.wait_until_ready() => inventory,
+            };
+            let Some(inventory) = inventory else { return };
+            let report = tokio::select! {
+                report = self.poll(&inventory, &mut live_set, &mut size) => report,
+                () = drained(&stopping) => return,
+            };
+            if let Some(reply) = reply {
+                drop(reply.send(report));
+            }
+        }
+    }
+
+    /// Waits for the first discovery and for a database that takes rows; `None` when the platform is being stopped.
+    async fn wait_until_ready(&mut self) -> Option<Arc<KnownInventory>> {
+        let inventory = self.inventory.wait_for(Option::is_some).await.ok()?.clone();
+        self.readiness.wait_for(|readiness| readiness.ready).await.ok()?;
+        inventory
+    }
+
+    async fn poll(
+        &self,
+        inventory: &KnownInventory,
+        live_set: &mut LiveSet,
+        size: &mut BatchSize,
+    ) -> PollReport {
+        let started = Instant::now();
+        let mut report = PollReport::default();
+        let result = self.ask_all(inventory, live_set, size, &mut report).await;
+        let metrics = &self.source.metrics;
+        metrics.live.polled(result.is_ok(), started.elapsed());
+        metrics.batch_size(size.get());
+        match result {
+            Ok(()) => {
+                size.grow();
+                metrics.succeeded(self.clock.now());
+                self.health.send_replace(Health::Well);
+                tracing::debug!(
+                    n_entities = report.n_entities,
+                    n_rows = report.n_rows,
+                    elapsed = ?started.elapsed(),
+                    "polled"
+                );
+            }
+            Err(error) => {
+                metrics.failed();
+                report.error = Some(Chain(&error).to_string());
+                match error {
+                    PollError::Source(error) => {
+                        self.health.send_replace(Health::Failed(Arc::new(error)));
+                    }
+                    // The flush loop has told.
+                    PollError::Discarded => {}
+                    PollError::Store(error) => tracing::warn!(error = %Chain(&error), "poll failed"),
+                }
+            }
+        }
+        report
+    }
+
+    async fn ask_all(
+        &self,
+        inventory: &KnownInventory,
+        live_set: &mut LiveSet,
+        size: &mut BatchSize,
+        report: &mut PollReport,
+    ) -> Result<(), PollError> {
+        let generation = self.readiness.borrow().generation;
+        let server_now = self.source.vsphere.server_time().await?;
+        self.source.metrics.clock(server_now, self.clock.now());
+        let at = ServerTime(server_now);
+        let turn = Turn {
+            generation,
+            at,
+            started: Instant::now(),
+        };
+        let subjects = live_set.next_poll(inventory);
+        let n_hosts = subjects
+            .iter()
+            .filter(|subject| subject.entity.kind == EntityKind::Host)
+            .count();
+        self.source
+            .metrics
+            .live_entities(n_hosts, subjects.len() - n_hosts);
+        report.n_entities = subjects.len();
+
+        let unknown = self
+            .watermarks
+            .unknown(subjects.iter().map(|subject| subject.entity));
+        if !unknown.is_empty() {
+            let mut marks: Vec<_> = unknown.iter().map(|entity| (*entity, Mark::New)).collect();
+            let stored = self.database.watermarks_unbounded(&unknown).await?;
+            marks.extend(
+                stored
+                    .into_iter()
+                    .map(|(entity, stamp)| (entity, Mark::Stored(stamp))),
+            );
+            self.watermarks.set(marks);
+        }
+
+        let look_back = look_back(self.interval);
+        let targets = subjects.into_iter().map(|subject| {
+            let after = live_start(self.watermarks.get(subject.entity), at, look_back);
+            Target {
+                entity: subject.entity,
+                moref: subject.moref,
+                cpus: subject.cpus,
+                placement: subject.placement,
+                after,
+                until: None,
+            }
+        });
+        let batches = in_batches(targets, size.get());
+
+        let counters = self.source.vsphere.counters().await?;
+        let instances = self.source.vsphere.instances();
+        let estimator = Estimator {
+            counters: &counters,
+            instances,
+            now: at.0,
+            interval_seconds: REALTIME_SECONDS,
+        };
+        let n_rows = AtomicUsize::new(0);
+        let discarded = AtomicUsize::new(0);
+        let store = |answer: Answer| async {
+            let Answer { reply, permit, .. } = answer;
+            match self.queue.push(turn, Work::Live(reply.windows), permit).await {
+                Outcome::Stored { n_rows: stored } => n_rows.fetch_add(stored, Ordering::Relaxed),
+                Outcome::Discarded => discarded.fetch_add(1, Ordering::Relaxed),
+            };
+        };
+        let mut questions = futures_util::stream::iter(batches)
+            .map(|targets| self.source.ask(targets, &estimator, store))
+            .buffer_unordered(self.parallel_requests);
+        let mut failed = None;
+        while let Some(asked) = questions.next().await {
+            report.n_skipped += asked.skipped.len();
+            if let Some(n_entities) = asked.too_much {
+                size.shrink(n_entities);
+            }
+            if let Some(error) = asked.failed {
+                let hopeless = matches!(error.disposition(), Disposition::Permanent);
+                failed = Some(error);
+                if hopeless {
+                    break;
+                }
+            }
+        }
+        drop(questions);
+        report.n_rows = n_rows.load(Ordering::Relaxed);
+        match failed {
+            Some(error) => Err(error.into()),
+            None if discarded.load(Ordering::Relaxed) > 0 => Err(PollError::Discarded),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Resolves when a stop has been asked for and its time to drain has passed.
+async fn drained(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(DRAIN).await;
+}
+
+fn in_batches(targets: impl Iterator<Item = Target>, size: usize) -> Vec<Vec<Target>> {
+    let mut batches: Vec<Vec<Target>> = Vec::new();
+    for target in targets {
+        match batches.last_mut() {
+            Some(batch) if batch.len() < size => batch.push(target),
+            _ => batches.push(vec![target]),
+        }
+    }
+    batches
+}
+
+/// A platform's place within the interval: the same at every start, spread over the platforms.
+fn phase(platform: &str) -> Duration {
+    // FNV-1a: stable over versions, unlike the standard library's hasher.
+    let hash = platform.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Duration::from_millis(hash % 300_000)
+}

@@ -1,0 +1,168 @@
+//! Who is polled: powered-on VMs on connected hosts, and connected hosts.
+//!
+//! An entity leaves the live set two polls after it stopped running, not at the inventory's word, so that its last
+//! samples are read. One that the inventory no longer holds leaves at once: it cannot be asked.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::model::ids::{EntityId, HostId, MoRef};
+use crate::model::inventory::{KnownInventory, PowerState};
+use crate::units::Stamp;
+
+/// Polls that an entity stays after it stopped running.
+const POLLS_AFTER_STOP: u8 = 2;
+
+/// What a query has to know of an entity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Our key.
+    pub entity: EntityId,
+    /// The server's reference.
+    pub moref: MoRef,
+    /// vCPUs of a VM, threads of a host; 0 if unknown.
+    pub cpus: u16,
+    /// Where a VM runs, and since when that is known.
+    pub placement: Option<(HostId, Stamp)>,
+}
+
+/// Every entity of an inventory as a subject, whether it runs or not.
+pub fn subjects(inventory: &KnownInventory) -> impl Iterator<Item = (Subject, bool)> {
+    let connected: HashSet<&MoRef> = inventory
+        .hosts
+        .iter()
+        .filter(|known| known.host.connected)
+        .map(|known| &known.host.moref)
+        .collect();
+    let hosts = inventory.hosts.iter().map(|known| {
+        let host = &known.host;
+        let subject = Subject {
+            entity: known.id.into(),
+            moref: host.moref.clone(),
+            cpus: host.threads.unwrap_or(0),
+            placement: None,
+        };
+        // A host in stand-by is connected but silent.
+        (
+            subject,
+            host.connected && matches!(host.power, PowerState::On | PowerState::Unknown),
+        )
+    });
+    let vms = inventory.vms.iter().map(move |known| {
+        let vm = &known.vm;
+        let subject = Subject {
+            entity: known.id.into(),
+            moref: vm.moref.clone(),
+            cpus: vm.vcpus.unwrap_or(0),
+            placement: known.placement,
+        };
+        let host_answers = vm.host.as_ref().is_none_or(|host| connected.contains(host));
+        (
+            subject,
+            vm.power == PowerState::On && !vm.template && host_answers,
+        )
+    });
+    hosts.chain(vms)
+}
+
+/// The live set over time.
+#[derive(Debug, Default)]
+pub struct LiveSet {
+    polls_left: HashMap<EntityId, u8>,
+}
+
+impl LiveSet {
+    /// The subjects of this poll. Called once per poll: it is what counts down.
+    pub fn next_poll(&mut self, inventory: &KnownInventory) -> Vec<Subject> {
+        let mut left = HashMap::with_capacity(self.polls_left.len());
+        let live = subjects(inventory)
+            .filter_map(|(subject, running)| {
+                let polls = if running {
+                    POLLS_AFTER_STOP
+                } else {
+                    self.polls_left.get(&subject.entity)?.checked_sub(1)?
+                };
+                left.insert(subject.entity, polls);
+                Some(subject)
+            })
+            .collect();
+        self.polls_left = left;
+        live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::VmId;
+    use crate::model::inventory::{Host, KnownHost, KnownVm, Vm};
+
+    fn inventory(power: PowerState, connected: bool) -> KnownInventory {
+        let host = Host {
+            moref: MoRef::new("host-1"),
+            name: None,
+            uuid: None,
+            power: PowerState::On,
+            connected,
+            maintenance: false,
+            threads: Some(16),
+        };
+        let vm = Vm {
+            moref: MoRef::new("vm-1"),
+            name: None,
+            instance_uuid: None,
+            bios_uuid: None,
+            power,
+            connected: true,
+            host: Some(MoRef::new("host-1")),
+            vcpus: None,
+            memory_mib: None,
+            template: false,
+        };
+        KnownInventory {
+            hosts: vec![KnownHost { id: HostId(1), host }],
+            vms: vec![KnownVm {
+                id: VmId(1),
+                vm,
+                placement: None,
+            }],
+        }
+    }
+
+    fn polled(set: &mut LiveSet, inventory: &KnownInventory) -> Vec<String> {
+        set.next_poll(inventory)
+            .iter()
+            .map(|subject| subject.moref.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_stopped_vm_is_polled_twice_more_and_returns_when_it_runs() {
+        let mut set = LiveSet::default();
+        let (on, off) = (inventory(PowerState::On, true), inventory(PowerState::Off, true));
+        assert_eq!(polled(&mut set, &on), ["host-1", "vm-1"]);
+        assert_eq!(polled(&mut set, &off), ["host-1", "vm-1"]);
+        assert_eq!(polled(&mut set, &off), ["host-1", "vm-1"]);
+        assert_eq!(polled(&mut set, &off), ["host-1"]);
+        assert_eq!(polled(&mut set, &on), ["host-1", "vm-1"]);
+    }
+
+    #[test]
+    fn a_vm_that_never_ran_is_not_polled_and_a_removed_one_leaves_at_once() {
+        let mut set = LiveSet::default();
+        assert_eq!(polled(&mut set, &inventory(PowerState::Off, true)), ["host-1"]);
+        assert_eq!(
+            polled(&mut set, &inventory(PowerState::On, true)),
+            ["host-1", "vm-1"]
+        );
+        assert_eq!(polled(&mut set, &KnownInventory::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn nothing_on_a_disconnected_host_counts_as_running() {
+        let mut set = LiveSet::default();
+        assert_eq!(
+            polled(&mut set, &inventory(PowerState::On, false)),
+            Vec::<String>::new()
+        );
+    }
+}

@@ -1,0 +1,311 @@
+//! The ring lane: what is missing inside the hour that the source keeps, oldest first.
+//!
+//! Its queue is the table of open gaps, so that it survives a kill: a gap is deleted in the transaction that stores
+//! its rows and explains what is left of it. No gap is "being worked on"; the platform's lease is the claim.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ask::{Answer, Source};
+use super::live_set::{Subject, subjects};
+use super::trigger::Triggered;
+use crate::error::Chain;
+use crate::ingest::chain::ServerTime;
+use crate::ingest::flush::Readiness;
+use crate::ingest::queue::Found;
+use crate::ingest::queue::Outcome;
+use crate::ingest::queue::Queue;
+use crate::ingest::queue::Turn;
+use crate::ingest::queue::Work;
+use crate::model::gap::OpenGap;
+use crate::model::gap::Reason;
+use crate::model::ids::EntityId;
+use crate::model::ids::PlatformId;
+use crate::model::inventory::KnownInventory;
+use crate::model::sample::Window;
+use crate::soap::fault::FaultKind;
+use crate::store;
+use crate::store::Database;
+use crate::units::REALTIME_SECONDS;
+use crate::vsphere;
+use crate::vsphere::Estimator;
+use crate::vsphere::Target;
+
+/// A gap is asked for when its end is this old: what was late has come by then, and what has not will not.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// How often the lane looks for gaps that have settled meanwhile.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Gaps taken from the table at a time.
+const GAPS_PER_ROUND: u32 = 500;
+
+/// Samples of all entities in one request: 25 VMs with an hour each make a reply of about a megabyte.
+const SAMPLES_PER_REQUEST: usize = 4_500;
+
+/// The ring lane of one platform.
+#[derive(Debug)]
+pub struct RingLane {
+    /// Whose gaps.
+    pub platform: PlatformId,
+    /// Whom to ask.
+    pub source: Source,
+    /// Where the gaps are.
+    pub database: Database,
+    /// Where answers go.
+    pub queue: Queue,
+    /// When asking makes sense.
+    pub readiness: watch::Receiver<Readiness>,
+    /// Who there is.
+    pub inventory: watch::Receiver<Option<Arc<KnownInventory>>>,
+    /// Rings when open gaps were written.
+    pub gaps_opened: Arc<Notify>,
+    /// Rounds out of turn.
+    pub triggered: Triggered<RingReport>,
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RingReport {
+    /// Gaps answered: filled or explained.
+    pub n_gaps: usize,
+    /// Rows committed.
+    pub n_rows: usize,
+    /// Why it did not succeed, whole or in part.
+    pub error: Option<String>,
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    Source(#[from] vsphere::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("the flush failed; the gaps stay open")]
+    Discarded,
+}
+
+impl RingLane {
+    /// Fills gaps until `stopping`.
+    pub async fn run(mut self, stopping: CancellationToken) {
+        let triggered = self.triggered.clone();
+        loop {
+            let reply = tokio::select! {
+                () = stopping.cancelled() => return,
+                reply = triggered.asked() => Some(reply),
+                () = self.gaps_opened.notified() => None,
+                () = tokio::time::sleep(LOOK) => None,
+            };
+            let rounds = async {
+                self.inventory.wait_for(Option::is_some).await.ok()?;
+                self.readiness.wait_for(|readiness| readiness.ready).await.ok()?;
+                Some(self.rounds().await)
+            };
+            let report = tokio::select! {
+                // Nothing is lost by leaving in the middle: the gaps are still in their table.
+                () = stopping.cancelled() => return,
+                report = rounds => report,
+            };
+            let Some(report) = report else { return };
+            if let Some(reply) = reply {
+                drop(reply.send(report));
+            }
+        }
+    }
+
+    /// Rounds until no settled gap is left.
+    async fn rounds(&self) -> RingReport {
+        let mut report = RingReport::default();
+        loop {
+            let started = Instant::now();
+            let before = report.n_gaps;
+            let result = self.round(&mut report).await;
+            let metrics = &self.source.metrics;
+            match result {
+                Ok(0) => return report,
+                Ok(n_asked) => {
+                    metrics.ring.polled(true, started.elapsed());
+                    let n_gaps = report.n_gaps - before;
+                    tracing::info!(n_gaps, n_rows = report.n_rows, elapsed = ?started.elapsed(), "gaps filled or explained");
+                    // Nothing but refusals; they are asked again later.
+                    if n_gaps == 0 && n_asked > 0 {
+                        return report;
+                    }
+                }
+                Err(error) => {
+                    metrics.ring.polled(false, started.elapsed());
+                    report.error = Some(Chain(&error).to_string());
+                    tracing::warn!(error = %Chain(&error), "gaps stay open");
+                    return report;
+                }
+            }
+        }
+    }
+
+    /// Asks for the oldest settled gaps; returns how many there were.
+    async fn round(&self, report: &mut RingReport) -> Result<usize, RoundError> {
+        let generation = self.readiness.borrow().generation;
+        let at = ServerTime(self.source.vsphere.server_time().await?);
+        let turn = Turn {
+            generation,
+            at,
+            started: Instant::now(),
+        };
+        let mut gaps = self
+            .database
+            .open_gaps(self.platform, GAPS_PER_ROUND, SETTLED)
+            .await?;
+        gaps.retain(|gap| gap.step.to <= at.0.minus(SETTLED));
+        let counts = self.database.gap_counts().await?;
+        let n_open = counts
+            .iter()
+            .find(|count| count.platform == self.platform)
+            .map_or(0, |count| count.open);
+        self.source.metrics.gaps_open(n_open);
+        if gaps.is_empty() {
+            return Ok(0);
+        }
+        let known: HashMap<EntityId, Subject> = {
+            let inventory = self.inventory.borrow().clone();
+            inventory
+                .iter()
+                .flat_map(|inventory| subjects(inventory))
+                .map(|(subject, _running)| (subject.entity, subject))
+                .collect()
+        };
+        let counters = self.source.vsphere.counters().await?;
+        let instances = self.source.vsphere.instances();
+        let estimator = Estimator {
+            counters: &counters,
+            instances,
+            now: at.0,
+            interval_seconds: REALTIME_SECONDS,
+        };
+        let n_gaps = AtomicUsize::new(0);
+        let n_rows = AtomicUsize::new(0);
+        let discarded = AtomicUsize::new(0);
+        let n_found = gaps.len();
+        let mut failed = None;
+        for batch in in_batches(gaps, at) {
+            let by_entity: HashMap<EntityId, OpenGap> = batch.iter().map(|gap| (gap.entity, *gap)).collect();
+            let store = |found: Vec<(OpenGap, Found)>, permit| async {
+                let n_answered = found.len();
+                match self.queue.push(turn, Work::Ring(found), permit).await {
+                    Outcome::Stored { n_rows: stored } => {
+                        n_gaps.fetch_add(n_answered, Ordering::Relaxed);
+                        n_rows.fetch_add(stored, Ordering::Relaxed);
+                    }
+                    Outcome::Discarded => {
+                        discarded.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            };
+            let answered = |answer: Answer| {
+                let Answer {
+                    targets,
+                    reply,
+                    permit,
+                } = answer;
+                let mut windows: HashMap<EntityId, Window> = reply
+                    .windows
+                    .into_iter()
+                    .map(|window| (window.entity, window))
+                    .collect();
+                let found = targets
+                    .iter()
+                    .filter_map(|target| {
+                        let gap = *by_entity.get(&target.entity)?;
+                        Some((
+                            gap,
+                            windows
+                                .remove(&gap.entity)
+                                .map_or_else(|| Found::nothing(&gap), Found::Rows),
+                        ))
+                    })
+                    .collect();
+                store(found, permit)
+            };
+            let mut hopeless = Vec::new();
+            let mut targets = Vec::new();
+            for gap in &batch {
+                match known.get(&gap.entity) {
+                    None => hopeless.push((*gap, Found::Gone(Reason::Removed))),
+                    Some(_) if gap.step.to <= at.ring_start() => hopeless.push((*gap, Found::nothing(gap))),
+                    Some(subject) => targets.push(target(gap, subject, at)),
+                }
+            }
+            let asked = self.source.ask(targets, &estimator, answered).await;
+            for (target, error) in &asked.skipped {
+                let gap = by_entity.get(&target.entity).copied();
+                let found = why_gone(error).map_or(Found::Refused, Found::Gone);
+                hopeless.extend(gap.map(|gap| (gap, found)));
+            }
+            if !hopeless.is_empty() {
+                let permit = self.source.share.reserve(1).await;
+                store(hopeless, permit).await;
+            }
+            failed = asked.failed;
+            if failed.is_some() {
+                break;
+            }
+        }
+        report.n_gaps += n_gaps.load(Ordering::Relaxed);
+        report.n_rows += n_rows.load(Ordering::Relaxed);
+        match failed {
+            Some(error) => Err(error.into()),
+            None if discarded.load(Ordering::Relaxed) > 0 => Err(RoundError::Discarded),
+            None => Ok(n_found),
+        }
+    }
+}
+
+/// Why an entity that the server refuses alone has no samples to be had; `None`: it may yet answer.
+fn why_gone(error: &vsphere::Error) -> Option<Reason> {
+    match error.fault()?.kind {
+        FaultKind::ManagedObjectNotFound => Some(Reason::Removed),
+        FaultKind::NoPermission => Some(Reason::NoPermission),
+        _ => None,
+    }
+}
+
+/// One query over the whole gap, as far back as the ring reaches.
+fn target(gap: &OpenGap, subject: &Subject, at: ServerTime) -> Target {
+    Target {
+        entity: gap.entity,
+        moref: subject.moref.clone(),
+        cpus: subject.cpus,
+        placement: subject.placement,
+        after: gap.step.from.max(at.ring_start()),
+        until: Some(gap.step.to),
+    }
+}
+
+/// Batches of bounded size with at most one gap of an entity in each: an answer is joined by entity.
+fn in_batches(gaps: Vec<OpenGap>, at: ServerTime) -> Vec<Vec<OpenGap>> {
+    let mut batches: Vec<Vec<OpenGap>> = Vec::new();
+    let mut n_samples = 0;
+    for gap in gaps {
+        let start = gap.step.from.max(at.ring_start());
+        let expected = gap.step.to.since(start).as_secs() / u64::from(REALTIME_SECONDS);
+        let expected = usize::try_from(expected).unwrap_or(usize::MAX);
+        let fits = n_samples + expected <= SAMPLES_PER_REQUEST;
+        match batches.last_mut() {
+            Some(batch) if fits && batch.iter().all(|other| other.entity != gap.entity) => {
+                batch.push(gap);
+                n_samples += expected;
+            }
+            _ => {
+                batches.push(vec![gap]);
+                n_samples = expected;
+            }
+        }
+    }
+    batches
+}

@@ -1,0 +1,64 @@
+//! From where to ask: the live lane's start for one entity.
+//!
+//! Invariant: a query never starts after the entity's own watermark, so that nothing between two polls is skipped;
+//! where the watermark is too old to be reached in one poll, the step it leaves becomes a gap row with the first row
+//! that is stored.
+
+use std::time::Duration;
+
+use crate::ingest::chain::{Mark, ServerTime};
+use crate::units::Stamp;
+
+/// Live look-back: within it one query covers everything since the watermark, whatever was late or missed.
+const LEAST_LOOK_BACK: Duration = Duration::from_secs(5 * 60);
+
+/// Polls that may fail before the live lane leaves their samples to the ring lane.
+const LOOK_BACK_POLLS: u32 = 3;
+
+/// How far the live lane looks back at this poll interval.
+#[must_use]
+pub fn look_back(interval: Duration) -> Duration {
+    LEAST_LOOK_BACK.max(interval.saturating_mul(LOOK_BACK_POLLS))
+}
+
+/// The exclusive start of a live query. The watermark is in the source's own clock, so that no clock offset enters;
+/// the server's time serves only entities without one, and as the bound of the look-back.
+#[must_use]
+pub fn live_start(mark: Option<Mark>, at: ServerTime, look_back: Duration) -> Stamp {
+    let fresh = at.0.minus(look_back);
+    match mark {
+        Some(Mark::Stored(watermark)) if watermark >= fresh => watermark,
+        Some(Mark::Stored(_) | Mark::New) | None => fresh,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_reachable_watermark_is_the_start_and_an_old_one_is_left_to_the_ring_lane() {
+        let now = Stamp::from_seconds(10_000);
+        let start = |mark| live_start(mark, ServerTime(now), look_back(INTERVAL));
+        let recent = Stamp::from_seconds(9_800);
+        assert_eq!(start(Some(Mark::Stored(recent))), recent);
+        assert_eq!(
+            start(Some(Mark::Stored(Stamp::from_seconds(9_700)))),
+            Stamp::from_seconds(9_700)
+        );
+        assert_eq!(
+            start(Some(Mark::Stored(Stamp::from_seconds(9_699)))),
+            Stamp::from_seconds(9_700)
+        );
+        assert_eq!(start(Some(Mark::New)), Stamp::from_seconds(9_700));
+        assert_eq!(start(None), Stamp::from_seconds(9_700));
+    }
+
+    #[test]
+    fn slow_polls_look_back_three_intervals() {
+        assert_eq!(look_back(Duration::from_secs(20)), Duration::from_secs(300));
+        assert_eq!(look_back(Duration::from_secs(300)), Duration::from_secs(900));
+    }
+}

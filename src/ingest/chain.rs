@@ -1,0 +1,316 @@
+//! The chain: for each entity, in order of stamp, a row's interval starts, within half an interval, where the row
+//! before it ends, or ONE gap row spans the step between them.
+//!
+//! Owns: that rule, in [`extend`] (live rows, behind the watermark) and [`fill`] (rows inside a gap), and the
+//! [`Watermarks`]. Never does: I/O. What these functions return is written in one transaction, so the rule holds in
+//! the database at every moment, whatever is killed.
+//!
+//! The watermark of an entity is its newest stored row of the 20-second interval: everything before it is stored or
+//! explained. It comes from the data, moves only after COMMIT, and is read again after any doubt.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::model::gap::{NewGap, OpenGap, Reason, Step};
+use crate::model::ids::EntityId;
+use crate::model::sample::{RowHead, Window};
+use crate::units::{REALTIME_SECONDS, Stamp};
+
+/// A sample younger than this may still change: vCenter fills cells and late samples in for some seconds.
+pub const SETTLE: Duration = Duration::from_secs(60);
+
+/// ESXi keeps one hour; the last minute of it is about to go and is not counted on.
+pub const RING: Duration = Duration::from_secs(59 * 60);
+
+/// Stamps older than this are refused: nothing the lanes ask for can be.
+const OLDEST: Duration = Duration::from_secs(25 * 3600);
+
+/// Stamps further ahead of the server's clock than this are refused: one wrong year would create a chunk of its own.
+const NEWEST: Duration = Duration::from_secs(5 * 60);
+
+const HALF_INTERVAL_MICROS: i64 = REALTIME_SECONDS as i64 * 1_000_000 / 2;
+
+/// The server's clock when the source was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerTime(pub Stamp);
+
+impl ServerTime {
+    /// The oldest stamp that the ring is still sure to hold.
+    #[must_use]
+    pub fn ring_start(self) -> Stamp {
+        self.0.minus(RING)
+    }
+
+    fn is_sane(self, stamp: Stamp) -> bool {
+        (self.0.minus(OLDEST)..=self.0.plus(NEWEST)).contains(&stamp)
+    }
+
+    fn is_settled(self, stamp: Stamp) -> bool {
+        self.0.since(stamp) >= SETTLE
+    }
+}
+
+/// Samples that were not kept, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unkept {
+    /// Stored before.
+    pub known: usize,
+    /// The interval overlaps a stored one.
+    pub overlap: usize,
+    /// Not settled; will be asked for again.
+    pub held: usize,
+    /// Insane stamp.
+    pub refused: usize,
+}
+
+impl Unkept {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: Self) {
+        let Self {
+            known,
+            overlap,
+            held,
+            refused,
+        } = other;
+        self.known += known;
+        self.overlap += overlap;
+        self.held += held;
+        self.refused += refused;
+    }
+}
+
+/// What a live window adds to the chain.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Extension {
+    /// The newest kept row: the watermark after COMMIT.
+    pub watermark: Option<Stamp>,
+    /// One open gap per step.
+    pub gaps: Vec<NewGap>,
+    /// What was not kept.
+    pub unkept: Unkept,
+}
+
+/// Cuts a live window down to the rows that extend the chain behind `watermark` (`None`: first contact), and
+/// finds the steps.
+///
+/// A row that is not settled, because a series lacks its value or because it follows a step, ends the window: it
+/// and everything after it is asked for again.
+pub fn extend(watermark: Option<Stamp>, window: &mut Window, at: ServerTime) -> Extension {
+    let entity = window.entity;
+    let mut extension = Extension {
+        watermark,
+        ..Extension::default()
+    };
+    let mut held = false;
+    window.retain(|head, _cells| {
+        let unkept = &mut extension.unkept;
+        let settled = at.is_settled(head.stamp);
+        if held {
+            unkept.held += 1;
+            return false;
+        }
+        if !at.is_sane(head.stamp) {
+            unkept.refused += 1;
+            return false;
+        }
+        let (from, initial) = extension
+            .watermark
+            .map_or((at.ring_start(), true), |last| (last, false));
+        match place(from, head) {
+            _ if initial => {}
+            Place::Known => {
+                unkept.known += 1;
+                return false;
+            }
+            Place::Overlaps => {
+                unkept.overlap += 1;
+                return false;
+            }
+            Place::Touches | Place::Steps => {}
+        }
+        let steps = place(from, head) == Place::Steps;
+        if !settled && (!head.complete || (steps && !initial)) {
+            held = true;
+            unkept.held += 1;
+            return false;
+        }
+        if steps {
+            extension.gaps.push(NewGap {
+                entity,
+                step: Step {
+                    from,
+                    to: head.stamp,
+                    initial,
+                },
+                reason: None,
+            });
+        }
+        extension.watermark = Some(head.stamp);
+        true
+    });
+    extension
+}
+
+/// What an answer makes of a gap: the rows left in the window are stored, the gap's row is deleted, and these
+/// residual steps take its place.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Residue {
+    /// What is still missing, explained.
+    pub gaps: Vec<NewGap>,
+    /// What was not kept.
+    pub unkept: Unkept,
+}
+
+/// Cuts an answer down to the rows that lie inside the gap, and explains the steps that are left.
+///
+/// At first contact what precedes the first sample is no gap: nothing was ever expected there.
+pub fn fill(gap: &OpenGap, window: &mut Window, at: ServerTime) -> Residue {
+    let Step { from, to, initial } = gap.step;
+    let mut residue = Residue::default();
+    let mut last = from;
+    let mut found = !initial;
+    let mut step = |from: Stamp, to: Stamp| {
+        let reason = if from < at.ring_start() {
+            Reason::Expired
+        } else {
+            Reason::NotPublished
+        };
+        residue.gaps.push(NewGap {
+            entity: gap.entity,
+            step: Step {
+                from,
+                to,
+                initial: false,
+            },
+            reason: Some(reason),
+        });
+    };
+    let unkept = &mut residue.unkept;
+    window.retain(|head, _cells| {
+        if !at.is_sane(head.stamp) {
+            unkept.refused += 1;
+            return false;
+        }
+        // Rows of 20 seconds only come here, so that the row at `to` starts one interval before it.
+        if head.stamp >= to || (found && head.stamp <= last) {
+            unkept.known += 1;
+            return false;
+        }
+        let overlaps_next = to.micros_since(head.stamp) < HALF_INTERVAL_MICROS;
+        let where_from = place(last, head);
+        if overlaps_next || (found && where_from == Place::Overlaps) {
+            unkept.overlap += 1;
+            return false;
+        }
+        if found && where_from == Place::Steps {
+            step(last, head.stamp);
+        }
+        found = true;
+        last = head.stamp;
+        true
+    });
+    let end_is_open = to.micros_since(last) - i64::from(REALTIME_SECONDS) * 1_000_000 > HALF_INTERVAL_MICROS;
+    if found && end_is_open {
+        step(last, to);
+    }
+    residue
+}
+
+/// Explains a whole gap whose entity cannot be asked any more.
+#[must_use]
+pub fn give_up(gap: &OpenGap, reason: Reason) -> Residue {
+    let explained = NewGap {
+        entity: gap.entity,
+        step: gap.step,
+        reason: Some(reason),
+    };
+    Residue {
+        gaps: if gap.step.initial {
+            Vec::new()
+        } else {
+            vec![explained]
+        },
+        ..Residue::default()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Known,
+    Overlaps,
+    Touches,
+    Steps,
+}
+
+/// Where a row stands to the stamp before it: its interval starts there, within half an interval, or it does not.
+fn place(before: Stamp, head: &RowHead) -> Place {
+    let interval = i64::from(head.interval_seconds) * 1_000_000;
+    let start_after = head.stamp.micros_since(before) - interval;
+    if head.stamp <= before {
+        Place::Known
+    } else if start_after < -(interval / 2) {
+        Place::Overlaps
+    } else if start_after > interval / 2 {
+        Place::Steps
+    } else {
+        Place::Touches
+    }
+}
+
+/// What is known of an entity's past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Its newest stored row.
+    Stored(Stamp),
+    /// The database was asked and has no row.
+    New,
+}
+
+/// The watermarks of one platform, shared by its lanes (which read) and its flush loop (which moves them).
+#[derive(Debug, Default)]
+pub struct Watermarks {
+    marks: Mutex<HashMap<EntityId, Mark>>,
+}
+
+impl Watermarks {
+    /// An entity's mark; `None` while the database has not been asked about it.
+    #[must_use]
+    pub fn get(&self, entity: EntityId) -> Option<Mark> {
+        self.lock().get(&entity).copied()
+    }
+
+    /// Those of `entities` that the database has not been asked about.
+    #[must_use]
+    pub fn unknown(&self, entities: impl Iterator<Item = EntityId>) -> Vec<EntityId> {
+        let marks = self.lock();
+        entities.filter(|entity| !marks.contains_key(entity)).collect()
+    }
+
+    /// Notes what the database answered.
+    pub fn set(&self, marks: impl IntoIterator<Item = (EntityId, Mark)>) {
+        self.lock().extend(marks);
+    }
+
+    /// Forgets everything and starts from what the database answered.
+    pub fn replace(&self, marks: impl IntoIterator<Item = (EntityId, Mark)>) {
+        *self.lock() = marks.into_iter().collect();
+    }
+
+    /// Moves watermarks after a COMMIT.
+    pub fn advance(&self, committed: impl IntoIterator<Item = (EntityId, Stamp)>) {
+        self.set(
+            committed
+                .into_iter()
+                .map(|(entity, stamp)| (entity, Mark::Stored(stamp))),
+        );
+    }
+
+    // A panic while the map was held leaves it whole: entries are replaced one by one.
+    fn lock(&self) -> MutexGuard<'_, HashMap<EntityId, Mark>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
