@@ -33,14 +33,22 @@ impl Budget {
     pub fn new(size: ByteSize) -> Self {
         let bytes = usize::try_from(size.get()).unwrap_or(usize::MAX);
         let units = (bytes / UNIT).clamp(SHARES, u32::MAX as usize);
-        Self { total: Arc::new(Semaphore::new(units)), units, metrics: BudgetMetrics::new(units * UNIT) }
+        Self {
+            total: Arc::new(Semaphore::new(units)),
+            units,
+            metrics: BudgetMetrics::new(units * UNIT),
+        }
     }
 
     /// A platform's share, at most a quarter in use at any time.
     #[must_use]
     pub fn share(&self) -> Share {
         let units = self.units / SHARES;
-        Share { budget: self.clone(), own: Arc::new(Semaphore::new(units)), units }
+        Share {
+            budget: self.clone(),
+            own: Arc::new(Semaphore::new(units)),
+            units,
+        }
     }
 }
 
@@ -66,9 +74,17 @@ impl Share {
         let n_permits = u32::try_from(units).unwrap_or(u32::MAX);
         // The semaphores are never closed, so that acquiring cannot fail; a closed one would mean "no limit".
         let own = Arc::clone(&self.own).acquire_many_owned(n_permits).await.ok();
-        let total = Arc::clone(&self.budget.total).acquire_many_owned(n_permits).await.ok();
+        let total = Arc::clone(&self.budget.total)
+            .acquire_many_owned(n_permits)
+            .await
+            .ok();
         self.budget.metrics.took(units * UNIT);
-        Permit { _own: own, _total: total, bytes: units * UNIT, metrics: self.budget.metrics.clone() }
+        Permit {
+            _own: own,
+            _total: total,
+            bytes: units * UNIT,
+            metrics: self.budget.metrics.clone(),
+        }
     }
 }
 
@@ -108,7 +124,10 @@ mod tests {
         let all = greedy.reserve(usize::MAX).await;
         assert_eq!(all.bytes(), 1024 * 1024);
         let blocked = tokio::time::timeout(Duration::from_secs(5), greedy.reserve(1)).await;
-        assert!(blocked.is_err(), "a platform with its whole share in use has to wait");
+        assert!(
+            blocked.is_err(),
+            "a platform with its whole share in use has to wait"
+        );
         let other = modest.reserve(512 * 1024).await;
         assert_eq!(other.bytes(), 512 * 1024);
         drop(all);

@@ -27,7 +27,8 @@ impl WallClock for SystemClock {
 }
 
 /// Ticks of a loop: the first at once, the following ones on a phase of their own, so that many platforms do not
-/// poll in the same second. A tick that comes while the loop is busy is skipped, never queued.
+/// poll in the same second. Of the ticks that pass while the loop is busy the last one is due at once, the others
+/// are skipped, never queued.
 #[derive(Debug)]
 pub struct Ticker {
     interval: tokio::time::Interval,
@@ -45,26 +46,38 @@ pub struct Tick {
 impl Ticker {
     /// Ticks at once, then at `phase` and every `period` after it. `phase` is taken modulo `period`.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this module owns the timers and sets what a missed tick does")]
     pub fn new(period: Duration, phase: Duration) -> Self {
         let start = Instant::now();
         let phase = Duration::from_nanos(
             u64::try_from(phase.as_nanos().checked_rem(period.as_nanos()).unwrap_or(0)).unwrap_or(0),
         );
-        let mut interval = tokio::time::interval_at(start + phase, period);
+        // Phase zero is the first tick's own moment.
+        let first = if phase.is_zero() { period } else { phase };
+        let mut interval = tokio::time::interval_at(start + first, period);
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        Self { interval, period, last: None }
+        Self {
+            interval,
+            period,
+            last: None,
+        }
     }
 
     /// Waits for the next tick. Cancel safe.
     pub async fn tick(&mut self) -> Tick {
-        let now = if self.last.is_none() { Instant::now() } else { self.interval.tick().await };
+        if self.last.is_some() {
+            self.interval.tick().await;
+        }
+        let now = Instant::now();
         let missed = match self.last {
             // Half a period of slack: the step from the first poll to the phase is shorter than a period.
             Some(last) => {
                 let periods = now.duration_since(last).as_secs_f64() / self.period.as_secs_f64();
                 let passed = (periods - 0.5).max(0.0).floor();
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "floor of a small positive")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "floor of a small positive"
+                )]
                 let passed = passed as u32;
                 passed
             }
@@ -80,6 +93,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    async fn without_a_phase_ticks_are_a_period_apart() {
+        let start = Instant::now();
+        let mut ticker = Ticker::new(Duration::from_secs(60), Duration::ZERO);
+        ticker.tick().await;
+        ticker.tick().await;
+        assert_eq!(start.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_first_tick_is_at_once_and_busy_ticks_are_counted_not_stacked() {
         let period = Duration::from_secs(60);
         let start = Instant::now();
@@ -88,9 +110,10 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::ZERO);
         assert_eq!(ticker.tick().await, Tick { missed: 0 });
         assert_eq!(start.elapsed().as_secs(), 7);
-        // Busy over two ticks: both are skipped and the loop meets the third on its phase.
+        // Busy over two ticks: the late one is due at once, the one before it is lost, and the phase is kept.
         tokio::time::sleep(Duration::from_secs(130)).await;
-        assert_eq!(ticker.tick().await, Tick { missed: 2 });
+        assert_eq!(ticker.tick().await, Tick { missed: 1 });
+        assert_eq!(start.elapsed().as_secs(), 137);
         assert_eq!(ticker.tick().await, Tick { missed: 0 });
         assert_eq!(start.elapsed().as_secs() % 60, 7);
     }

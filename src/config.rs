@@ -151,6 +151,17 @@ impl PlatformKind {
     }
 }
 
+impl PlatformKind {
+    /// `about.apiType` of such a server.
+    #[must_use]
+    pub const fn api_type(self) -> &'static str {
+        match self {
+            Self::VCenter => "VirtualCenter",
+            Self::Esxi => "HostAgent",
+        }
+    }
+}
+
 impl fmt::Display for PlatformKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -228,7 +239,10 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, is not what [`raw`] describes, or its values do not make sense.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&text, path)
     }
 
@@ -242,6 +256,9 @@ impl Config {
             message: source.to_string().trim_end().to_owned(),
         })?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        validate::validate(raw, directory).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
+        validate::validate(raw, directory).map_err(|problems| Error::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
     }
 }

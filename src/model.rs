@@ -7,3 +7,4 @@ pub mod gap;
 pub mod ids;
 pub mod inventory;
 pub mod sample;
+pub mod status;

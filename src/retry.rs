@@ -21,12 +21,20 @@ impl Backoff {
     pub fn new(first: Duration, longest: Duration, seed: u64) -> Self {
         let first = first.max(Duration::from_millis(1));
         // xorshift must not start at zero.
-        Self { first, longest: longest.max(first), attempt: 0, random: seed | 1 }
+        Self {
+            first,
+            longest: longest.max(first),
+            attempt: 0,
+            random: seed | 1,
+        }
     }
 
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
-        let ceiling = self.first.saturating_mul(2_u32.saturating_pow(self.attempt)).min(self.longest);
+        let ceiling = self
+            .first
+            .saturating_mul(2_u32.saturating_pow(self.attempt))
+            .min(self.longest);
         self.attempt = self.attempt.saturating_add(1);
         let millis = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX).max(1);
         Duration::from_millis(self.random() % millis + 1)

@@ -69,15 +69,23 @@ pub enum FileError {
 pub fn read_file(path: &Path) -> Result<Secret, FileError> {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let read = |source| FileError::Read { path: path.to_owned(), source };
+    let read = |source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
     if mode & 0o007 != 0 {
-        return Err(FileError::WorldReadable { path: path.to_owned(), mode });
+        return Err(FileError::WorldReadable {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(Secret::new(line)),
-        _ => Err(FileError::Empty { path: path.to_owned() }),
+        _ => Err(FileError::Empty {
+            path: path.to_owned(),
+        }),
     }
 }
 
@@ -91,7 +99,9 @@ mod tests {
     fn file(text: &str, mode: u32) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        file.as_file().set_permissions(fs::Permissions::from_mode(mode)).unwrap();
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(mode))
+            .unwrap();
         file
     }
 
@@ -105,8 +115,17 @@ mod tests {
 
     #[test]
     fn a_file_that_everyone_can_read_or_that_is_empty_is_refused() {
-        assert!(matches!(read_file(file("x\n", 0o644).path()), Err(FileError::WorldReadable { .. })));
-        assert!(matches!(read_file(file("\nx", 0o600).path()), Err(FileError::Empty { .. })));
-        assert!(matches!(read_file(Path::new("/nonexistent")), Err(FileError::Read { .. })));
+        assert!(matches!(
+            read_file(file("x\n", 0o644).path()),
+            Err(FileError::WorldReadable { .. })
+        ));
+        assert!(matches!(
+            read_file(file("\nx", 0o600).path()),
+            Err(FileError::Empty { .. })
+        ));
+        assert!(matches!(
+            read_file(Path::new("/nonexistent")),
+            Err(FileError::Read { .. })
+        ));
     }
 }

@@ -70,10 +70,13 @@ impl Tasks {
     }
 
     /// Starts a task that runs until the group stops. Its end before that is a failure of the group.
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns: named, tracked, supervised")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that spawns: named, tracked, supervised"
+    )]
     pub fn spawn(&self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
         let name = name.into();
-        let span = tracing::info_span!("task", name = %name);
+        let span = tracing::debug_span!("task", name = %name);
         let inner = tokio::spawn(task.instrument(span));
         let group = self.clone();
         let key = group.enter(&name);
@@ -96,9 +99,12 @@ impl Tasks {
     }
 
     /// Starts a task that may end by itself. It is tracked and waited for like the others; its panic is logged.
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns: named, tracked, supervised")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that spawns: named, tracked, supervised"
+    )]
     pub fn spawn_transient(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let inner = tokio::spawn(task.instrument(tracing::info_span!("task", name)));
+        let inner = tokio::spawn(task.instrument(tracing::debug_span!("task", name)));
         let group = self.clone();
         let key = group.enter(name);
         let stop = self.stop.clone();

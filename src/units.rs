@@ -40,7 +40,10 @@ impl Stamp {
 
     /// Seconds since the Unix epoch, for metrics.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a Prometheus gauge is a double; 53 bits hold this to 2255")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a Prometheus gauge is a double; 53 bits hold this to 2255"
+    )]
     pub fn as_seconds_f64(self) -> f64 {
         self.0 as f64 / 1e6
     }
@@ -129,7 +132,10 @@ impl Conversion {
     /// The stored number for `raw`, published for an interval of `interval_seconds` on `cpus` vCPUs (VM) or
     /// threads (host). `None` where the number cannot be known: no interval, or the count of CPUs is not known.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "published counters stay far below 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "published counters stay far below 2^53"
+    )]
     pub fn apply(self, raw: i64, interval_seconds: u32, cpus: u32) -> Option<f64> {
         let raw = raw as f64;
         let interval = f64::from(interval_seconds);
@@ -138,9 +144,8 @@ impl Conversion {
             Self::Hundredths => Some(raw / 100.0),
             Self::MebibytesToKibibytes => Some(raw * 1024.0),
             Self::PerSecond => (interval_seconds > 0).then(|| raw / interval),
-            Self::PercentOfTimePerCpu => {
-                (interval_seconds > 0 && cpus > 0).then(|| raw / (interval * 1000.0 * f64::from(cpus)) * 100.0)
-            }
+            Self::PercentOfTimePerCpu => (interval_seconds > 0 && cpus > 0)
+                .then(|| raw / (interval * 1000.0 * f64::from(cpus)) * 100.0),
         }
     }
 }
@@ -191,7 +196,9 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, ByteSizeError> {
         let trimmed = text.trim();
-        let split = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+        let split = trimmed
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(trimmed.len());
         let (number, unit) = trimmed.split_at(split);
         let factor: u64 = match unit.trim_start() {
             "B" => 1,
@@ -218,7 +225,14 @@ mod tests {
         let plain: Stamp = "2026-01-31T10:00:20Z".parse().unwrap();
         assert_eq!(plain.to_string(), "2026-01-31T10:00:20Z");
         assert_eq!("2026-01-31T12:00:20+02:00".parse::<Stamp>().unwrap(), plain);
-        assert_eq!("2026-01-31T10:00:20.123456789Z".parse::<Stamp>().unwrap().micros() - plain.micros(), 123_456);
+        assert_eq!(
+            "2026-01-31T10:00:20.123456789Z"
+                .parse::<Stamp>()
+                .unwrap()
+                .micros()
+                - plain.micros(),
+            123_456
+        );
         assert!("2026-01-31T10:00:20".parse::<Stamp>().is_err());
         assert!("".parse::<Stamp>().is_err());
     }

@@ -97,7 +97,9 @@ pub(super) struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9273)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9273)),
+        }
     }
 }
 
@@ -110,7 +112,10 @@ pub(super) struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 

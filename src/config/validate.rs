@@ -8,8 +8,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::{
-    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Log, LogFormat, Platform, PlatformKind,
-    Trust, raw,
+    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Log, LogFormat, Platform,
+    PlatformKind, Trust, raw,
 };
 use crate::model::columns::Column;
 use crate::model::ids::EntityKind;
@@ -34,8 +34,18 @@ struct Check<'a> {
 }
 
 pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<Problem>> {
-    let mut check = Check { directory, problems: Vec::new() };
-    let raw::File { memory, database, collection, admin, log, platforms } = raw;
+    let mut check = Check {
+        directory,
+        problems: Vec::new(),
+    };
+    let raw::File {
+        memory,
+        database,
+        collection,
+        admin,
+        log,
+        platforms,
+    } = raw;
     let config = Config {
         memory: check.memory(&memory),
         database: check.database(database),
@@ -44,12 +54,19 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         log: check.log(log),
         platforms: check.platforms(platforms),
     };
-    if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
+    if check.problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(check.problems)
+    }
 }
 
 impl Check<'_> {
     fn problem(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem { key: key.into(), message: message.into() });
+        self.problems.push(Problem {
+            key: key.into(),
+            message: message.into(),
+        });
     }
 
     fn path(&self, path: PathBuf) -> PathBuf {
@@ -61,7 +78,10 @@ impl Check<'_> {
         match ByteSize::from_str(text) {
             Ok(size) if size >= least => size,
             Ok(size) => {
-                self.problem("memory", format!("{size} is too little to hold one reply; at least {least}"));
+                self.problem(
+                    "memory",
+                    format!("{size} is too little to hold one reply; at least {least}"),
+                );
                 least
             }
             Err(error) => {
@@ -80,39 +100,61 @@ impl Check<'_> {
         match parsed {
             Some(duration) if (least..=most).contains(&duration) => duration,
             Some(_) => {
-                self.problem(key, format!("{text:?} is outside {}s to {}s", least.as_secs(), most.as_secs()));
+                self.problem(
+                    key,
+                    format!("{text:?} is outside {}s to {}s", least.as_secs(), most.as_secs()),
+                );
                 least
             }
             None => {
-                self.problem(key, format!("not a duration: {text:?}; write it as \"60s\" or \"5m\""));
+                self.problem(
+                    key,
+                    format!("not a duration: {text:?}; write it as \"60s\" or \"5m\""),
+                );
                 least
             }
         }
     }
 
     fn database(&mut self, raw: raw::Database) -> Database {
-        let raw::Database { url, password_file, sslmode, ca_file, owner } = raw;
+        let raw::Database {
+            url,
+            password_file,
+            sslmode,
+            ca_file,
+            owner,
+        } = raw;
         let ca_file = ca_file.map(|path| self.path(path));
         let tls = match sslmode {
             raw::SslMode::Auto => DatabaseTls::Auto { ca_file },
             raw::SslMode::VerifyFull => DatabaseTls::VerifyFull { ca_file },
             raw::SslMode::Disable => {
                 if ca_file.is_some() {
-                    self.problem("database.ca_file", "means nothing with sslmode = \"disable\"; remove one of them");
+                    self.problem(
+                        "database.ca_file",
+                        "means nothing with sslmode = \"disable\"; remove one of them",
+                    );
                 }
                 DatabaseTls::Disable
             }
         };
         let writer = self.account("database", url, password_file);
-        let owner = owner.map(|raw::Account { url, password_file }| self.account("database.owner", url, password_file));
+        let owner = owner
+            .map(|raw::Account { url, password_file }| self.account("database.owner", url, password_file));
         Database { writer, owner, tls }
     }
 
     fn account(&mut self, key: &str, url: String, password_file: Option<PathBuf>) -> Account {
         if url.trim().is_empty() {
-            self.problem(format!("{key}.url"), "is empty; write it as \"postgresql://user@host/database\"");
+            self.problem(
+                format!("{key}.url"),
+                "is empty; write it as \"postgresql://user@host/database\"",
+            );
         }
-        Account { url, password_file: password_file.map(|path| self.path(path)) }
+        Account {
+            url,
+            password_file: password_file.map(|path| self.path(path)),
+        }
     }
 
     fn collection(&mut self, raw: raw::Collection) -> Collection {
@@ -129,7 +171,11 @@ impl Check<'_> {
             skip_vm_counters,
         } = raw;
         let seconds = Duration::from_secs;
-        self.known_counters("collection.skip_host_counters", EntityKind::Host, &skip_host_counters);
+        self.known_counters(
+            "collection.skip_host_counters",
+            EntityKind::Host,
+            &skip_host_counters,
+        );
         self.known_counters("collection.skip_vm_counters", EntityKind::Vm, &skip_vm_counters);
         Collection {
             interval: self.duration("collection.interval", &interval, seconds(20), seconds(300)),
@@ -139,11 +185,21 @@ impl Check<'_> {
                 seconds(20),
                 seconds(3600),
             ),
-            entities_per_request: self.number("collection.entities_per_request", entities_per_request, 1, 1000),
+            entities_per_request: self.number(
+                "collection.entities_per_request",
+                entities_per_request,
+                1,
+                1000,
+            ),
             parallel_requests: self.number("collection.parallel_requests", parallel_requests, 1, 16),
             sessions: self.number("collection.sessions", sessions, 1, 8),
             requests_per_second: self.number("collection.requests_per_second", requests_per_second, 1, 1000),
-            request_timeout: self.duration("collection.request_timeout", &request_timeout, seconds(5), seconds(300)),
+            request_timeout: self.duration(
+                "collection.request_timeout",
+                &request_timeout,
+                seconds(5),
+                seconds(300),
+            ),
             host_disk: match host_disk {
                 raw::HostDisk::StorageAdapter => HostDisk::StorageAdapter,
                 raw::HostDisk::Datastore => HostDisk::Datastore,
@@ -168,11 +224,22 @@ impl Check<'_> {
                 continue;
             }
             let group = name.split('.').next().unwrap_or_default();
-            let alike: Vec<&str> = known.iter().copied().filter(|known| known.split('.').next() == Some(group)).collect();
-            let choice = if alike.is_empty() { known.into_iter().collect() } else { alike };
+            let alike: Vec<&str> = known
+                .iter()
+                .copied()
+                .filter(|known| known.split('.').next() == Some(group))
+                .collect();
+            let choice = if alike.is_empty() {
+                known.into_iter().collect()
+            } else {
+                alike
+            };
             self.problem(
                 key,
-                format!("{name:?} is no counter that {kind} columns are made of; there are {}", choice.join(", ")),
+                format!(
+                    "{name:?} is no counter that {kind} columns are made of; there are {}",
+                    choice.join(", ")
+                ),
             );
             return;
         }
@@ -183,7 +250,9 @@ impl Check<'_> {
         if !listen.ip().is_loopback() {
             self.problem(
                 "admin.listen",
-                format!("{listen} is not a loopback address; the endpoint has no TLS, put a proxy in front of it"),
+                format!(
+                    "{listen} is not a loopback address; the endpoint has no TLS, put a proxy in front of it"
+                ),
             );
         }
         Admin { listen }
@@ -192,7 +261,10 @@ impl Check<'_> {
     fn log(&mut self, raw: raw::Log) -> Log {
         let raw::Log { level, format } = raw;
         if let Err(source) = level.parse::<tracing_subscriber::filter::Targets>() {
-            self.problem("log.level", format!("{level:?} is no filter such as \"info\": {source}"));
+            self.problem(
+                "log.level",
+                format!("{level:?} is no filter such as \"info\": {source}"),
+            );
         }
         Log {
             level,
@@ -208,7 +280,10 @@ impl Check<'_> {
         raw.into_iter()
             .map(|platform| {
                 if !names.insert(platform.name.clone()) {
-                    self.problem("platform.name", format!("{:?} stands twice; names are unique", platform.name));
+                    self.problem(
+                        "platform.name",
+                        format!("{:?} stands twice; names are unique", platform.name),
+                    );
                 }
                 self.platform(platform)
             })
@@ -216,7 +291,17 @@ impl Check<'_> {
     }
 
     fn platform(&mut self, raw: raw::Platform) -> Platform {
-        let raw::Platform { name, kind, host, port, user, password_file, tls_verify, ca_file, thumbprint } = raw;
+        let raw::Platform {
+            name,
+            kind,
+            host,
+            port,
+            user,
+            password_file,
+            tls_verify,
+            ca_file,
+            thumbprint,
+        } = raw;
         let key = |field: &str| format!("platform {name:?}: {field}");
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
@@ -240,7 +325,10 @@ impl Check<'_> {
             (true, None, Some(text)) => Trust::Thumbprint(self.thumbprint(&key("thumbprint"), &text)),
             (false, None, None) => Trust::Off,
             _ => {
-                self.problem(key("tls"), "give only one of ca_file, thumbprint and tls_verify = false");
+                self.problem(
+                    key("tls"),
+                    "give only one of ca_file, thumbprint and tls_verify = false",
+                );
                 Trust::System
             }
         };
@@ -262,7 +350,11 @@ impl Check<'_> {
         let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
         let bytes: Option<Vec<u8>> = digits
             .chunks(2)
-            .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+            .map(|pair| {
+                std::str::from_utf8(pair)
+                    .ok()
+                    .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            })
             .collect();
         bytes.filter(|_| digits.len() == 64).and_then(|bytes| bytes.try_into().ok()).unwrap_or_else(|| {
             self.problem(
@@ -297,13 +389,19 @@ mod tests {
         assert_eq!(config.collection.interval, Duration::from_secs(60));
         assert_eq!(config.platforms[0].port, 443);
         assert_eq!(config.platforms[0].trust, Trust::System);
-        assert_eq!(config.platforms[0].password_file, Path::new("/etc/virt-collector/lab.password"));
+        assert_eq!(
+            config.platforms[0].password_file,
+            Path::new("/etc/virt-collector/lab.password")
+        );
     }
 
     #[test]
     fn an_unknown_key_is_rejected_with_its_line() {
         let error = parse(&format!("{LEAST}\n[collection]\nintervall = \"60s\"\n")).unwrap_err();
-        assert!(error.contains("line 5") && error.contains("intervall") && error.contains("`interval`"), "{error}");
+        assert!(
+            error.contains("line 5") && error.contains("intervall") && error.contains("`interval`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -330,7 +428,10 @@ mod tests {
         let print = "ab".repeat(32);
         let config = parse(&platform(&format!("thumbprint = \"{print}\""))).unwrap();
         assert_eq!(config.platforms[0].trust, Trust::Thumbprint([0xab; 32]));
-        assert_eq!(parse(&platform("tls_verify = false")).unwrap().platforms[0].trust, Trust::Off);
+        assert_eq!(
+            parse(&platform("tls_verify = false")).unwrap().platforms[0].trust,
+            Trust::Off
+        );
         assert!(parse(&platform("tls_verify = false\nca_file = \"ca.pem\"")).is_err());
     }
 }

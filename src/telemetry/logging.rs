@@ -33,15 +33,21 @@ pub enum Error {
 /// # Errors
 /// When the filter is not understood, or logs are set up already.
 pub fn init(log: &Log) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&log.level)
-        .map_err(|source| Error::Filter { level: log.level.clone(), source })?;
+    let filter = EnvFilter::try_new(&log.level).map_err(|source| Error::Filter {
+        level: log.level.clone(),
+        source,
+    })?;
     let registry = tracing_subscriber::registry().with(filter);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stdout()) && std::env::var_os("NO_COLOR").is_none();
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     match (log.format, journal) {
         (LogFormat::Json, _) => registry.with(fmt::layer().json().flatten_event(true)).try_init(),
-        (LogFormat::Text, true) => registry.with(fmt::layer().with_ansi(false).with_target(false).without_time()).try_init(),
-        (LogFormat::Text, false) => registry.with(fmt::layer().with_ansi(ansi).with_target(false)).try_init(),
+        (LogFormat::Text, true) => registry
+            .with(fmt::layer().with_ansi(false).with_target(false).without_time())
+            .try_init(),
+        (LogFormat::Text, false) => registry
+            .with(fmt::layer().with_ansi(ansi).with_target(false))
+            .try_init(),
     }
     .map_err(Error::Twice)
 }

@@ -9,7 +9,9 @@
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+/// Renders the text of `/metrics`.
+pub use metrics_exporter_prometheus::PrometheusHandle as Handle;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use crate::model::gap::Reason;
 use crate::model::ids::EntityKind;
@@ -118,7 +120,7 @@ metrics_table! {
 ///
 /// # Errors
 /// When a recorder is installed already.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
+pub fn install() -> Result<Handle, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for metric in ALL {
         if let Kind::Histogram(buckets) = metric.kind {
@@ -186,9 +188,7 @@ pub struct LaneMetrics {
 impl LaneMetrics {
     fn new(platform: &str, lane: Lane) -> Self {
         let name = platform.to_owned();
-        let result = |result: &'static str| {
-            counter!(POLLS, "platform" => name.clone(), "lane" => lane.as_str(), "result" => result)
-        };
+        let result = |result: &'static str| counter!(POLLS, "platform" => name.clone(), "lane" => lane.as_str(), "result" => result);
         Self {
             ok: result("ok"),
             error: result("error"),
@@ -277,9 +277,8 @@ impl PlatformMetrics {
     #[must_use]
     pub fn new(platform: &str) -> Self {
         let name = platform.to_owned();
-        let dropped = |reason: &'static str| {
-            counter!(SAMPLES_DROPPED, "platform" => name.clone(), "reason" => reason)
-        };
+        let dropped =
+            |reason: &'static str| counter!(SAMPLES_DROPPED, "platform" => name.clone(), "reason" => reason);
         let flush = |result: &'static str| counter!(FLUSHES, "platform" => name.clone(), "result" => result);
         let login = |result: &'static str| counter!(LOGINS, "platform" => name.clone(), "result" => result);
         Self {
@@ -332,7 +331,8 @@ impl PlatformMetrics {
 
     /// The platform's clock against the collector's.
     pub fn clock(&self, server: Stamp, local: Stamp) {
-        self.clock_skew.set(server.as_seconds_f64() - local.as_seconds_f64());
+        self.clock_skew
+            .set(server.as_seconds_f64() - local.as_seconds_f64());
     }
 
     /// Size of the live set.
@@ -353,8 +353,8 @@ impl PlatformMetrics {
     }
 
     /// Samples decoded.
-    pub fn received(&self, n: usize) {
-        self.received.increment(n as u64);
+    pub fn received(&self, n: u64) {
+        self.received.increment(n);
     }
 
     /// Samples not stored.
@@ -377,13 +377,15 @@ impl PlatformMetrics {
     }
 
     /// Open gaps of the platform.
-    pub fn gaps_open(&self, n: usize) {
-        self.gaps_open.set(count(n));
+    pub fn gaps_open(&self, n: u64) {
+        self.gaps_open
+            .set(count(usize::try_from(n).unwrap_or(usize::MAX)));
     }
 
     /// Gaps explained.
     pub fn gaps_explained(&self, reason: Reason, n: usize) {
-        counter!(GAPS_EXPLAINED, "platform" => self.name.clone(), "reason" => reason.as_str()).increment(n as u64);
+        counter!(GAPS_EXPLAINED, "platform" => self.name.clone(), "reason" => reason.as_str())
+            .increment(n as u64);
     }
 
     /// Samples stored by back-fill.
@@ -420,7 +422,8 @@ impl PlatformMetrics {
             CallResult::Fault => "fault",
             CallResult::Error => "error",
         };
-        counter!(SOAP_REQUESTS, "platform" => self.name.clone(), "method" => method, "result" => result).increment(1);
+        counter!(SOAP_REQUESTS, "platform" => self.name.clone(), "method" => method, "result" => result)
+            .increment(1);
         histogram!(SOAP_DURATION, "platform" => self.name.clone(), "method" => method).record(took);
         self.response_bytes.increment(n_bytes as u64);
     }
@@ -443,7 +446,9 @@ impl DatabaseMetrics {
     /// Registers the series.
     #[must_use]
     pub fn new() -> Self {
-        Self { up: gauge!(DATABASE_UP) }
+        Self {
+            up: gauge!(DATABASE_UP),
+        }
     }
 
     /// Whether the database answers and its schema fits.
@@ -474,7 +479,9 @@ impl BudgetMetrics {
     #[must_use]
     pub fn new(total: usize) -> Self {
         gauge!(MEMORY_BUDGET).set(count(total));
-        Self { reserved: gauge!(MEMORY_RESERVED) }
+        Self {
+            reserved: gauge!(MEMORY_RESERVED),
+        }
     }
 
     /// Bytes taken.

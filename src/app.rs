@@ -1,0 +1,240 @@
+//! The composition root: builds the parts, wires them, starts them, and stops them in order.
+//!
+//! Start: configuration is valid → sockets are bound → READY → database and platforms connect, each in its own time,
+//! so that one that is away delays nobody. Stop: polls finish and rows are flushed → sessions log out → leases are
+//! released → the endpoint closes.
+//!
+//! Tasks: `database` (looks at its health), `watchdog`, and per platform those of [`platform`].
+
+pub mod platform;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::admin;
+use crate::admin::DatabaseHealth;
+use crate::budget::Budget;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::error::Chain;
+use crate::ingest::writers::Writers;
+use crate::store;
+use crate::store::Database;
+use crate::store::Owner;
+use crate::supervise::Tasks;
+use crate::telemetry::metrics::DatabaseMetrics;
+use crate::telemetry::metrics::Handle;
+use crate::vsphere;
+use crate::vsphere::Vsphere;
+
+use platform::Platform;
+pub use platform::PlatformHandle;
+
+/// How often the database's health is looked at.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// From the request to stop to the end of everything; below systemd's TimeoutStopSec of 45 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(40);
+
+/// Why the daemon could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database settings cannot work.
+    #[error("[database]")]
+    Settings(#[source] store::Error),
+    /// A platform's settings cannot work.
+    #[error("platform {name:?}")]
+    Platform {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: vsphere::Error,
+    },
+    /// The endpoint cannot listen.
+    #[error(transparent)]
+    Listen(#[from] admin::ListenError),
+    /// A task failed; what it was has been logged.
+    #[error("a task failed, see the log; this is a defect, please report it")]
+    TaskFailed,
+    /// Tasks did not end in time.
+    #[error("still running after {}s: {}", STOP_DEADLINE.as_secs(), .0.join(", "))]
+    Hanging(Vec<String>),
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct App {
+    tasks: Tasks,
+    platforms: BTreeMap<String, PlatformHandle>,
+    database: Database,
+    health: watch::Receiver<DatabaseHealth>,
+    address: std::net::SocketAddr,
+}
+
+impl App {
+    /// Builds and starts everything. Returns as soon as the endpoint listens; nothing else is waited for.
+    ///
+    /// # Errors
+    /// When the settings cannot work, or the endpoint cannot listen.
+    pub async fn start(config: Config, metrics: Handle) -> Result<Self, Error> {
+        let Config {
+            memory,
+            database,
+            collection,
+            admin: endpoint,
+            log: _,
+            platforms,
+        } = config;
+        let owner = Owner::random();
+        let settings = store::Settings::new(&database, &database.writer, &owner).map_err(Error::Settings)?;
+        let listener: TcpListener = admin::bind(endpoint.listen).await?;
+        let address = listener.local_addr().unwrap_or(endpoint.listen);
+        let database = Database::new(settings).map_err(Error::Settings)?;
+        let tasks = Tasks::new();
+
+        let (health_sender, health) = watch::channel(DatabaseHealth::Down("not asked yet".to_owned()));
+        tasks.spawn(
+            "database",
+            watch_database(database.clone(), health_sender, tasks.clone()),
+        );
+        admin::start(
+            listener,
+            admin::Shown {
+                database: health.clone(),
+                metrics,
+            },
+            &tasks,
+        );
+
+        let budget = Budget::new(memory);
+        let writers = Writers::new(database.clone(), platforms.len());
+        let mut handles = BTreeMap::new();
+        for configured in platforms {
+            // Trust settings that cannot work are the operator's to mend before anything starts.
+            Vsphere::new(vsphere::Options::new(&configured, &collection)).map_err(|source| {
+                Error::Platform {
+                    name: configured.name.clone(),
+                    source,
+                }
+            })?;
+            let name = configured.name.clone();
+            let (platform, handle) = Platform::new(platform::Parts {
+                configured,
+                collection: collection.clone(),
+                database: database.clone(),
+                database_health: health.clone(),
+                writers: writers.clone(),
+                share: budget.share(),
+                owner: owner.clone(),
+                clock: Arc::new(SystemClock),
+            });
+            tasks.spawn(format!("platform {name}"), platform.run(tasks.clone()));
+            handles.insert(name, handle);
+        }
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_platforms = handles.len(), "started");
+        Ok(Self {
+            tasks,
+            platforms: handles,
+            database,
+            health,
+            address,
+        })
+    }
+
+    /// Where the endpoint listens.
+    #[must_use]
+    pub const fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
+    /// A platform, to ask for a poll out of turn.
+    #[must_use]
+    pub fn platform(&self, name: &str) -> Option<&PlatformHandle> {
+        self.platforms.get(name)
+    }
+
+    /// The database's health as it changes.
+    #[must_use]
+    pub fn database_health(&self) -> watch::Receiver<DatabaseHealth> {
+        self.health.clone()
+    }
+
+    /// Resolves when a task has failed.
+    pub async fn failed(&self) {
+        self.tasks.failed().cancelled().await;
+    }
+
+    /// One line for `systemctl status`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let n_well = self
+            .platforms
+            .values()
+            .filter(|platform| platform.is_well())
+            .count();
+        format!("{n_well}/{} platforms well", self.platforms.len())
+    }
+
+    /// True while every platform's own loop still turns: what feeds the watchdog.
+    #[must_use]
+    pub fn makes_progress(&self) -> bool {
+        self.platforms.values().all(PlatformHandle::makes_progress)
+    }
+
+    /// Stops in order and waits for the end.
+    ///
+    /// # Errors
+    /// When a task failed, or some did not end in time.
+    pub async fn stop(self) -> Result<(), Error> {
+        tracing::info!("stopping");
+        let failed = self.tasks.failed().is_cancelled();
+        self.tasks.stop();
+        let hanging = self.tasks.join(STOP_DEADLINE).await;
+        self.database.close();
+        if !hanging.is_empty() {
+            return Err(Error::Hanging(hanging));
+        }
+        if failed {
+            return Err(Error::TaskFailed);
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Looks at the database's health and tells the endpoint and the platforms.
+async fn watch_database(database: Database, health: watch::Sender<DatabaseHealth>, tasks: Tasks) {
+    let metrics = DatabaseMetrics::new();
+    let stopping = tasks.stopping();
+    loop {
+        let probed = tokio::select! {
+            () = stopping.cancelled() => return,
+            probed = database.probe() => probed.and_then(|probe| probe.require().map(|()| probe)),
+        };
+        let now = match &probed {
+            Ok(_) => DatabaseHealth::Up,
+            Err(error) => DatabaseHealth::Down(Chain(error).to_string()),
+        };
+        metrics.up(now == DatabaseHealth::Up);
+        if *health.borrow() != now {
+            match &probed {
+                Ok(probe) => tracing::info!(server = %probe, "database ready"),
+                Err(error) => {
+                    metrics.failed(error.class().as_str());
+                    tracing::error!(error = %Chain(error), "database not usable; nothing is fetched meanwhile");
+                }
+            }
+            health.send_replace(now);
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+        }
+    }
+}

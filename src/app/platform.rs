@@ -1,0 +1,418 @@
+//! One platform, from its lease to its loops.
+//!
+//! Tasks, all under the platform's lease and stopped with it: `lease` (renews), `flush`, `discovery`, `live`, `ring`,
+//! `status`. While another collector holds the lease none of them runs, and there is no session.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::status::Status;
+use crate::admin::DatabaseHealth;
+use crate::budget::Share;
+use crate::clock::WallClock;
+use crate::collect::ask::Source;
+use crate::collect::live;
+use crate::collect::live::LiveLane;
+use crate::collect::live::PollReport;
+use crate::collect::ring::RingLane;
+use crate::collect::ring::RingReport;
+use crate::collect::trigger::Trigger;
+use crate::collect::trigger::Triggered;
+use crate::collect::trigger::trigger;
+use crate::config;
+use crate::error::Chain;
+use crate::ingest::chain::Watermarks;
+use crate::ingest::flush::FlushLoop;
+use crate::ingest::flush::Readiness;
+use crate::ingest::queue::Queue;
+use crate::ingest::writers::Writers;
+use crate::inventory;
+use crate::inventory::Discovery;
+use crate::model::ids::PlatformId;
+use crate::model::status::PlatformState;
+use crate::model::status::PlatformStatus;
+use crate::store;
+use crate::store::Database;
+use crate::store::Lease;
+use crate::store::Owner;
+use crate::supervise::Tasks;
+use crate::telemetry::metrics::DatabaseMetrics;
+use crate::telemetry::metrics::PlatformMetrics;
+use crate::units::Stamp;
+use crate::vsphere;
+use crate::vsphere::Vsphere;
+
+/// A third of the lease's time to live: two renewals may fail.
+const RENEWAL: Duration = Duration::from_secs(10);
+
+/// How often a platform that another collector holds is tried.
+const LEASE_RETRY: Duration = Duration::from_secs(5);
+
+/// What the loops may take to end: a poll drains for 15 s, the last flush follows.
+const LOOPS_DEADLINE: Duration = Duration::from_secs(25);
+
+/// Logging out of all sessions.
+const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Logging out and releasing the lease.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The platform's own loop turns at least this often while it makes progress.
+const PROGRESS: Duration = Duration::from_secs(120);
+
+/// What a platform is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) configured: config::Platform,
+    pub(super) collection: config::Collection,
+    pub(super) database: Database,
+    pub(super) database_health: watch::Receiver<DatabaseHealth>,
+    pub(super) writers: Writers,
+    pub(super) share: Share,
+    pub(super) owner: Owner,
+    pub(super) clock: Arc<dyn WallClock>,
+}
+
+/// One platform's life.
+#[derive(Debug)]
+pub(super) struct Platform {
+    parts: Parts,
+    metrics: PlatformMetrics,
+    live: Triggered<PollReport>,
+    ring: Triggered<RingReport>,
+    health: watch::Sender<live::Health>,
+    turned: Arc<AtomicI64>,
+}
+
+/// A platform as others see it.
+#[derive(Debug, Clone)]
+pub struct PlatformHandle {
+    live: Trigger<PollReport>,
+    ring: Trigger<RingReport>,
+    health: watch::Receiver<live::Health>,
+    turned: Arc<AtomicI64>,
+    clock: Arc<dyn WallClock>,
+}
+
+impl PlatformHandle {
+    /// Polls now and reports; `None` when the platform is being stopped.
+    pub async fn poll_now(&self) -> Option<PollReport> {
+        self.live.fire().await
+    }
+
+    /// Fills gaps now and reports; `None` when the platform is being stopped.
+    pub async fn back_fill_now(&self) -> Option<RingReport> {
+        self.ring.fire().await
+    }
+
+    /// True when the last poll went well.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        matches!(*self.health.borrow(), live::Health::Well)
+    }
+
+    pub(super) fn makes_progress(&self) -> bool {
+        let turned = Stamp::from_micros(self.turned.load(Ordering::Relaxed));
+        self.clock.now().since(turned) < PROGRESS
+    }
+}
+
+impl Platform {
+    pub(super) fn new(parts: Parts) -> (Self, PlatformHandle) {
+        let (live, live_triggered) = trigger();
+        let (ring, ring_triggered) = trigger();
+        let (health, health_seen) = watch::channel(live::Health::Unknown);
+        let metrics = PlatformMetrics::new(&parts.configured.name);
+        let turned = Arc::new(AtomicI64::new(parts.clock.now().micros()));
+        let handle = PlatformHandle {
+            live,
+            ring,
+            health: health_seen,
+            turned: Arc::clone(&turned),
+            clock: Arc::clone(&parts.clock),
+        };
+        (
+            Self {
+                parts,
+                metrics,
+                live: live_triggered,
+                ring: ring_triggered,
+                health,
+                turned,
+            },
+            handle,
+        )
+    }
+
+    /// Collects whenever the lease can be had, until the tasks stop.
+    pub(super) async fn run(self, tasks: Tasks) {
+        let span = tracing::info_span!("platform", platform = %self.parts.configured.name);
+        let stopping = tasks.stopping();
+        async {
+            while let Some(lease) = self.lease(&stopping).await {
+                self.metrics.lease(true);
+                tracing::info!(epoch = lease.epoch, "this collector owns the platform");
+                self.collect(lease, &tasks).await;
+                self.metrics.lease(false);
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// Waits for the lease; `None` when the tasks stop.
+    async fn lease(&self, stopping: &CancellationToken) -> Option<Lease> {
+        let mut health = self.parts.database_health.clone();
+        let mut told = false;
+        while !stopping.is_cancelled() {
+            self.turn();
+            // Bounded, so that the loop turns also while the database is away.
+            let up = tokio::time::timeout(
+                LEASE_RETRY,
+                health.wait_for(|health| *health == DatabaseHealth::Up),
+            );
+            let up = tokio::select! {
+                () = stopping.cancelled() => return None,
+                up = up => up,
+            };
+            if !matches!(up, Ok(Ok(_))) {
+                continue;
+            }
+            drop(up);
+            match self.try_lease().await {
+                Ok(Some(lease)) => return Some(lease),
+                Ok(None) => {
+                    if !told {
+                        tracing::info!(
+                            "another collector owns the platform, or one that was killed did until now"
+                        );
+                        told = true;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "cannot take the platform; trying again")
+                }
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return None,
+                () = tokio::time::sleep(LEASE_RETRY) => {}
+            }
+        }
+        None
+    }
+
+    async fn try_lease(&self) -> Result<Option<Lease>, store::Error> {
+        let Parts {
+            configured,
+            database,
+            owner,
+            ..
+        } = &self.parts;
+        let id: PlatformId = database
+            .register_platform(
+                &configured.name,
+                configured.kind,
+                &configured.host,
+                configured.port,
+            )
+            .await?;
+        database.acquire_lease(id, owner).await
+    }
+
+    /// Runs every loop until the tasks stop or the lease is lost.
+    async fn collect(&self, lease: Lease, tasks: &Tasks) {
+        let group = tasks.child();
+        let lost = CancellationToken::new();
+        // Sessions of its own for each term of the lease: those of the one before are logged out.
+        let options = vsphere::Options::new(&self.parts.configured, &self.parts.collection);
+        let vsphere = match Vsphere::new(options) {
+            Ok(vsphere) => vsphere,
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "the platform cannot be collected until this is mended");
+                stopping_or(&group, LEASE_RETRY).await;
+                return;
+            }
+        };
+        self.start_loops(&lease, &vsphere, &group, &lost);
+        let stopping = group.stopping();
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = lost.cancelled() => tracing::warn!("the platform was lost to another collector"),
+        }
+        group.stop();
+        let hanging = group.join(LOOPS_DEADLINE).await;
+        if !hanging.is_empty() {
+            tracing::error!(tasks = hanging.join(", "), "tasks did not end in time");
+        }
+        let farewell = async {
+            vsphere.close(LOGOUT_DEADLINE).await;
+            if !lost.is_cancelled() {
+                let gone = PlatformStatus::of(PlatformState::Disconnected);
+                if let Err(error) = self.parts.database.set_status(&lease, &gone).await {
+                    tracing::debug!(error = %Chain(&error), "cannot note the platform as disconnected");
+                }
+                if let Err(error) = self.parts.database.release_lease(&lease).await {
+                    tracing::warn!(error = %Chain(&error), "cannot release the platform; it is free in 30 s");
+                }
+            }
+        };
+        if tokio::time::timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
+            tracing::warn!("logging out took too long; the server ends idle sessions itself");
+        }
+    }
+
+    fn start_loops(&self, lease: &Lease, vsphere: &Vsphere, group: &Tasks, lost: &CancellationToken) {
+        let Parts {
+            configured,
+            collection,
+            database,
+            writers,
+            share,
+            clock,
+            ..
+        } = &self.parts;
+        let name = &configured.name;
+        let (queue, batches) = Queue::new();
+        let (readiness, ready) = watch::channel(Readiness::default());
+        let (inventory, known) = watch::channel(None);
+        let (discovery_health, discovery_seen) = watch::channel(inventory::Health::Unknown);
+        let watermarks = Arc::new(Watermarks::default());
+        let gaps_opened = Arc::new(Notify::new());
+        let source = Source {
+            vsphere: vsphere.clone(),
+            share: share.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let stopping = || group.stopping();
+        // The flush loop ends last: it is asked to when the lanes have gone and the queue is empty.
+        let spawn = |what: &str, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            group.spawn(
+                format!("{what} {name}"),
+                task.instrument(tracing::Span::current()),
+            );
+        };
+
+        let flush = FlushLoop {
+            lease: lease.clone(),
+            database: database.clone(),
+            writers: writers.clone(),
+            watermarks: Arc::clone(&watermarks),
+            batches,
+            readiness,
+            gaps_opened: Arc::clone(&gaps_opened),
+            lost: lost.clone(),
+            clock: Arc::clone(clock),
+            metrics: self.metrics.clone(),
+            database_metrics: DatabaseMetrics::new(),
+        };
+        spawn("flush", Box::pin(flush.run(stopping())));
+
+        let discovery = Discovery {
+            lease: lease.clone(),
+            interval: collection.discovery_interval,
+            vsphere: vsphere.clone(),
+            database: database.clone(),
+            inventory,
+            health: discovery_health,
+            lost: lost.clone(),
+            metrics: self.metrics.clone(),
+        };
+        spawn("discovery", Box::pin(discovery.run(stopping())));
+
+        let live = LiveLane {
+            platform: name.clone(),
+            interval: collection.interval,
+            parallel_requests: collection.parallel_requests,
+            entities_per_request: collection.entities_per_request,
+            source: source.clone(),
+            database: database.clone(),
+            watermarks,
+            queue: queue.clone(),
+            readiness: ready.clone(),
+            inventory: known.clone(),
+            triggered: self.live.clone(),
+            health: self.health.clone(),
+            clock: Arc::clone(clock),
+        };
+        spawn("live", Box::pin(live.run(stopping())));
+
+        let ring = RingLane {
+            platform: lease.platform,
+            source,
+            database: database.clone(),
+            queue,
+            readiness: ready,
+            inventory: known,
+            gaps_opened,
+            triggered: self.ring.clone(),
+        };
+        spawn("ring", Box::pin(ring.run(stopping())));
+
+        let status = Status {
+            lease: lease.clone(),
+            database: database.clone(),
+            discovery: discovery_seen,
+            live: self.health.subscribe(),
+        };
+        spawn("status", Box::pin(status.run(stopping())));
+
+        let renewal = Renewal {
+            lease: lease.clone(),
+            database: database.clone(),
+            lost: lost.clone(),
+            turned: Arc::clone(&self.turned),
+            clock: Arc::clone(clock),
+        };
+        spawn("lease", Box::pin(renewal.run(stopping())));
+    }
+
+    fn turn(&self) {
+        self.turned
+            .store(self.parts.clock.now().micros(), Ordering::Relaxed);
+    }
+}
+
+async fn stopping_or(group: &Tasks, time: Duration) {
+    let stopping = group.stopping();
+    tokio::select! {
+        () = stopping.cancelled() => {}
+        () = tokio::time::sleep(time) => {}
+    }
+}
+
+/// Keeps the lease. A database that is away is no loss: whoever takes the platform meanwhile fences this collector,
+/// and where nobody does, it goes on.
+#[derive(Debug)]
+struct Renewal {
+    lease: Lease,
+    database: Database,
+    lost: CancellationToken,
+    turned: Arc<AtomicI64>,
+    clock: Arc<dyn WallClock>,
+}
+
+impl Renewal {
+    async fn run(self, stopping: CancellationToken) {
+        loop {
+            self.turned.store(self.clock.now().micros(), Ordering::Relaxed);
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(RENEWAL) => {}
+            }
+            match self.database.renew_lease(&self.lease).await {
+                Ok(()) => {}
+                Err(error) if error.class() == store::Class::Fenced => {
+                    self.lost.cancel();
+                    stopping.cancelled().await;
+                    return;
+                }
+                Err(error) => tracing::warn!(error = %Chain(&error), "cannot renew the lease; trying again"),
+            }
+        }
+    }
+}

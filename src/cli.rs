@@ -1,0 +1,149 @@
+//! The command line: one file per subcommand.
+//!
+//! Owns: arguments, what is printed, exit codes (0 well, 64 wrong usage, 78 wrong configuration, 1 anything else).
+//! Never does: logs; only `run` sets them up. Passwords never come by argument or environment.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this module is what talks to the terminal"
+)]
+
+mod check;
+mod migrate;
+mod run;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config;
+use crate::config::Config;
+use crate::error::Chain;
+
+/// Wrong usage (sysexits EX_USAGE).
+const EXIT_USAGE: u8 = 64;
+
+/// Wrong configuration (sysexits EX_CONFIG).
+const EXIT_CONFIG: u8 = 78;
+
+/// Reads every 20-second sample of hosts and VMs from vCenter and ESXi and stores each exactly once in TimescaleDB.
+///
+/// First evening: copy config.example.toml, run `virt-collector check` until all is well, `virt-collector migrate`
+/// once, then `virt-collector run`.
+#[derive(Debug, Parser)]
+#[command(name = "virt-collector", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 well, 64 wrong usage, 78 wrong configuration, 1 anything else.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Collect, until SIGTERM or SIGINT. This is what the service runs.
+    Run(run::Run),
+    /// Try the configuration: database, schema, and each platform with its password and certificate.
+    Check(check::Check),
+    /// Bring the database's schema to this version.
+    Migrate(migrate::Migrate),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/virt-collector/config.toml")]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.config)?)
+    }
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Why a command did not succeed: what is printed, and the exit code.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The settings cannot work, whatever the other side does.
+    #[error(transparent)]
+    Settings(Box<dyn Error + Send + Sync>),
+    #[error(transparent)]
+    Other(Box<dyn Error + Send + Sync>),
+    /// Everything has been said already.
+    #[error("")]
+    Told,
+}
+
+impl Failure {
+    fn settings(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Settings(Box::new(error))
+    }
+
+    fn other(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Other(Box::new(error))
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Settings(_) => ExitCode::from(EXIT_CONFIG),
+            Self::Other(_) | Self::Told => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream each belongs to.
+            let code = if error.use_stderr() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+            drop(error.print());
+            return code;
+        }
+    };
+    let result = match arguments.command {
+        Command::Run(command) => command.execute(),
+        Command::Check(command) => command.execute(),
+        Command::Migrate(command) => command.execute(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !matches!(failure, Failure::Told) {
+                eprintln!("virt-collector: {}", Chain(&failure));
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+/// Runs a command's future on a runtime of its own.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("virt-collector")
+        .build()
+        .map_err(Failure::other)?
+        .block_on(future)
+}

@@ -1,0 +1,201 @@
+//! `virt-collector check`: tries everything that the configuration names, one line per thing, a fix for each failure.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{ConfigFile, Failure, Output, block_on};
+use crate::clock::SystemClock;
+use crate::clock::WallClock as _;
+use crate::config;
+use crate::config::Config;
+use crate::error::Chain;
+use crate::model::inventory::PowerState;
+use crate::store;
+use crate::store::Database;
+use crate::store::Owner;
+use crate::store::Settings;
+use crate::vsphere;
+use crate::vsphere::Vsphere;
+
+/// For one platform: login, hosts and VMs, counters.
+const PLATFORM_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Logging out.
+const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A clock that is off by more than this is worth a word.
+const CLOCK_SKEW: Duration = Duration::from_secs(10);
+
+/// Try the configuration: database, schema, and each platform with its password and certificate.
+///
+/// Changes nothing. Prints one line per thing; a failure says what to do. Exits with 0 when all is well, 78 when the
+/// configuration itself is wrong, 1 otherwise.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+struct Tried {
+    /// `config`, `database`, or a platform's name.
+    name: String,
+    ok: bool,
+    /// What was found, or what is wrong and what to do.
+    message: String,
+    /// For a platform in error: unreachable, tls, auth, permission, timeout or identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+}
+
+impl Tried {
+    fn well(name: &str, message: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            ok: true,
+            message,
+            class: None,
+        }
+    }
+
+    fn failed(name: &str, message: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            ok: false,
+            message,
+            class: None,
+        }
+    }
+}
+
+impl Check {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        let config = self.file.load()?;
+        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
+            .map_err(Failure::settings)?;
+        let path = self.file.config.display().to_string();
+        block_on(async {
+            let mut tried = vec![Tried::well(
+                "config",
+                format!("{path}: {}", counted(config.platforms.len(), "platform")),
+            )];
+            self.show(&tried);
+            let database = database(settings).await;
+            self.show(std::slice::from_ref(&database));
+            tried.push(database);
+            for platform in &config.platforms {
+                let result = tokio::time::timeout(PLATFORM_DEADLINE, self::platform(platform, &config))
+                    .await
+                    .unwrap_or_else(|_elapsed| {
+                        let message = format!(
+                            "no end after {} s; is the server very slow?",
+                            PLATFORM_DEADLINE.as_secs()
+                        );
+                        Tried {
+                            class: Some("timeout"),
+                            ..Tried::failed(&platform.name, message)
+                        }
+                    });
+                self.show(std::slice::from_ref(&result));
+                tried.push(result);
+            }
+            let ok = tried.iter().all(|tried| tried.ok);
+            if self.output == Output::Json {
+                let document = serde_json::json!({ "ok": ok, "checks": tried });
+                println!("{document:#}");
+            }
+            if ok { Ok(()) } else { Err(Failure::Told) }
+        })
+    }
+
+    /// Line by line as things are tried; JSON comes whole at the end.
+    fn show(&self, tried: &[Tried]) {
+        if self.output == Output::Text {
+            for Tried {
+                name, ok, message, ..
+            } in tried
+            {
+                println!("{name:<16} {:<6}  {message}", if *ok { "ok" } else { "FAILED" });
+            }
+        }
+    }
+}
+
+async fn database(settings: Settings) -> Tried {
+    const NAME: &str = "database";
+    let target = settings.target().to_owned();
+    let probed = async {
+        let database = Database::new(settings)?;
+        let probe = database.probe().await?;
+        probe.require()?;
+        Ok::<_, store::Error>(probe)
+    };
+    match probed.await {
+        Ok(probe) => Tried::well(NAME, format!("{target}: {probe}")),
+        Err(error) => Tried::failed(NAME, Chain(&error).to_string()),
+    }
+}
+
+async fn platform(platform: &config::Platform, config: &Config) -> Tried {
+    let tried = async {
+        let vsphere = Vsphere::new(vsphere::Options::new(platform, &config.collection))?;
+        let found = look(&vsphere).await;
+        vsphere.close(LOGOUT_DEADLINE).await;
+        found
+    };
+    match tried.await {
+        Ok(message) => Tried::well(&platform.name, message),
+        Err(error) => Tried {
+            class: Some(error.class().as_str()),
+            ..Tried::failed(&platform.name, Chain(&error).to_string())
+        },
+    }
+}
+
+async fn look(vsphere: &Vsphere) -> Result<String, vsphere::Error> {
+    let about = vsphere.connect().await?;
+    let server_now = vsphere.server_time().await?;
+    let skew = server_now.micros_since(SystemClock.now());
+    let inventory = vsphere.discover().await?;
+    let n_on = inventory
+        .vms
+        .iter()
+        .filter(|vm| vm.power == PowerState::On)
+        .count();
+    let mut message = format!(
+        "{}: {}, {} ({n_on} powered on)",
+        about.full_name,
+        counted(inventory.hosts.len(), "host"),
+        counted(inventory.vms.len(), "VM"),
+    );
+    if inventory.is_empty() {
+        message.push_str(
+            "; the account sees nothing: give it the Read-only role on the root folder, propagating",
+        );
+    }
+    let counters = vsphere.counters().await?;
+    if !counters.unusable().is_empty() {
+        let names: Vec<String> = counters.unusable().iter().map(ToString::to_string).collect();
+        message.push_str(&format!(
+            "; counters that cannot be used, their columns stay NULL: {}",
+            names.join(", ")
+        ));
+    }
+    if skew.unsigned_abs() > u64::try_from(CLOCK_SKEW.as_micros()).unwrap_or(u64::MAX) {
+        message.push_str(&format!(
+            "; its clock differs from this one by {} s: check NTP on both",
+            skew / 1_000_000
+        ));
+    }
+    Ok(message)
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
