@@ -1,0 +1,205 @@
+//! The real binary, as an operator meets it: what is printed, and the exit code.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use support::database::{Database, Role};
+use vsphere_simulator::{Action, Rule, Simulator, Spec};
+
+use crate::rig::{Rig, small};
+
+/// Runs the binary to its end.
+fn run(arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), all(&output))
+}
+
+fn all(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Off the runtime's threads: the simulator answers on them.
+async fn check(directory: &Path, config: &str) -> (i32, String) {
+    let path = directory.join("config.toml");
+    std::fs::write(&path, config).unwrap();
+    tokio::task::spawn_blocking(move || run(&["check", "--config", path.to_str().unwrap()]))
+        .await
+        .unwrap()
+}
+
+fn config(database: &Database, platform: &str) -> String {
+    format!("[database]\nurl = \"{}\"\n{platform}", database.url(Role::Writer))
+}
+
+fn platform(simulator: &Simulator, trust: &str) -> String {
+    format!(
+        "[[platform]]\nname = \"lab\"\ntype = \"vcenter\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\n\
+         password_file = \"password\"\n{trust}\n",
+        simulator.addr().port(),
+        simulator.credentials().0
+    )
+}
+
+#[test]
+fn wrong_usage_exits_with_64_and_help_with_0() {
+    assert_eq!(run(&["frobnicate"]).0, 64);
+    assert_eq!(run(&[]).0, 64);
+    assert_eq!(run(&["run", "--no-such-flag"]).0, 64);
+    let (code, help) = run(&["--help"]);
+    assert_eq!(code, 0);
+    for command in ["run", "check", "migrate"] {
+        assert!(help.contains(command), "{help}");
+        assert_eq!(run(&[command, "--help"]).0, 0);
+    }
+}
+
+#[test]
+fn wrong_configuration_exits_with_78_and_says_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let path = path.to_str().unwrap();
+    for command in ["run", "check", "migrate"] {
+        let (code, text) = run(&[command, "--config", path]);
+        assert_eq!(code, 78, "{text}");
+        assert!(
+            text.contains("cannot read") && text.contains("config.example.toml"),
+            "{text}"
+        );
+    }
+    let cases = [
+        ("[database\n", "line 1"),
+        (
+            "[database]\nurl = \"postgresql://a@b/c\"\npasword_file = \"x\"\n",
+            "line 3",
+        ),
+        ("[database]\nurl = \"postgresql://a:geheim@b/c\"\n", "password"),
+        ("[database]\nurl = \"no url at all\"\n", "database"),
+        (
+            "memory = \"many\"\n[database]\nurl = \"postgresql://a@b/c\"\n",
+            "256MiB",
+        ),
+        (
+            "[database]\nurl = \"postgresql://a@b/c\"\n[collection]\nskip_vm_counters = [\"cpu.redy.summation\"]\n",
+            "cpu.ready.summation",
+        ),
+    ];
+    for (text, part) in cases {
+        std::fs::write(path, text).unwrap();
+        let (code, printed) = run(&["check", "--config", path]);
+        assert_eq!(code, 78, "{printed}");
+        assert!(printed.contains(part), "{part}: {printed}");
+        assert!(!printed.contains("geheim"), "{printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_of_each_failing_platform_what_to_do() {
+    let rig = Rig::new(small()).await;
+    let directory = rig.directory.path();
+    let ca = "ca_file = \"ca.pem\"";
+    let good = config(&rig.database, &platform(&rig.simulator, ca));
+
+    let (code, text) = check(directory, &good).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("3 hosts, 13 VMs (11 powered on)"), "{text}");
+    assert_eq!(rig.simulator.sessions().stats().open, 0, "check logs out");
+
+    let thumbprint = rig.simulator.leaf_sha256_thumbprint().unwrap();
+    let (code, text) = check(directory, &config(&rig.database, &platform(&rig.simulator, ""))).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains(&format!("thumbprint = \"{thumbprint}\"")), "{text}");
+    let pinned = platform(&rig.simulator, &format!("thumbprint = \"{thumbprint}\""));
+    assert_eq!(check(directory, &config(&rig.database, &pinned)).await.0, 0);
+
+    let port = format!("port = {}", rig.simulator.addr().port());
+    let cases = [
+        (
+            good.replace("type = \"vcenter\"", "type = \"esxi\""),
+            "set type = \"vcenter\"",
+        ),
+        (good.replace(&port, "port = 1"), "refuses the connection"),
+        (
+            good.replace("host = \"127.0.0.1\"", "host = \"no.such.host.invalid\""),
+            "cannot be resolved",
+        ),
+        (
+            good.replace(
+                &format!("user = \"{}\"", rig.simulator.credentials().0),
+                "user = \"nobody\"",
+            ),
+            "InvalidLogin",
+        ),
+        (
+            good.replace("password_file = \"password\"", "password_file = \"absent\""),
+            "cannot read",
+        ),
+    ];
+    for (text, part) in cases {
+        let (code, printed) = check(directory, &text).await;
+        assert_eq!(code, 1, "{printed}");
+        assert!(printed.contains(part), "{part}: {printed}");
+        assert!(printed.contains("lab              FAILED"), "{printed}");
+        assert!(
+            !printed.contains(rig.simulator.credentials().1),
+            "the password is printed: {printed}"
+        );
+    }
+
+    let slow = good.replace(
+        "[[platform]]",
+        "[collection]\nrequest_timeout = \"5s\"\n[[platform]]",
+    );
+    let rule = rig.simulator.rules().add(Rule::on(
+        "RetrieveServiceContent",
+        Action::Delay { millis: 60_000 },
+    ));
+    let (code, printed) = check(directory, &slow).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("5 s"), "{printed}");
+    rig.simulator.rules().remove(rule);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_of_each_unusable_database_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
+
+    let (code, text) = check(directory.path(), &config(&database, "")).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("run virt-collector migrate"), "{text}");
+
+    let superuser = database.connect(Role::Superuser).await.unwrap();
+    superuser
+        .batch_execute("DROP EXTENSION timescaledb CASCADE")
+        .await
+        .unwrap();
+    let (code, text) = check(directory.path(), &config(&database, "")).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("CREATE EXTENSION timescaledb"), "{text}");
+
+    let absent = "[database]\nurl = \"postgresql://virt_writer@127.0.0.1:1/virt\"\n";
+    let (code, text) = check(directory.path(), absent).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("127.0.0.1"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_schema_is_refused() {
+    let rig = Rig::new(Spec {
+        vms: 1,
+        hosts: 1,
+        ..small()
+    })
+    .await;
+    let superuser = rig.database.connect(Role::Superuser).await.unwrap();
+    superuser
+        .batch_execute("INSERT INTO virt_schema_migration (version, name, sha256, took_ms) VALUES (9999, 'later', '', 0)")
+        .await
+        .unwrap();
+    let (code, text) = check(rig.directory.path(), &config(&rig.database, "")).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("9999") && text.contains("install"), "{text}");
+}

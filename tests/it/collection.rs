@@ -1,0 +1,254 @@
+//! Collection against the simulator: what is stored is what was published, whatever happens in between.
+
+use std::time::Duration;
+
+use vsphere_simulator::{Action, PlatformKind, Rule, Spec};
+
+use crate::rig::{Rig, assert_clean, small};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hour_before_the_first_start_and_every_sample_after_it_are_stored() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let first = rig.verdict().await;
+    // A sample each 20 s over 59 minutes, for every entity that runs.
+    let n_entities = rig.n_entities();
+    assert!(first.stored >= n_entities * 176, "{first}");
+    for _ in 0..5 {
+        rig.pass(MINUTE);
+        let report = daemon.poll().await;
+        assert_eq!((report.error, report.n_rows as u64), (None, n_entities * 3));
+    }
+    rig.pass(2 * MINUTE);
+    daemon.poll().await;
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0);
+    assert!(verdict.owed > first.stored, "{verdict}");
+    daemon.stop().await;
+    assert_eq!(
+        rig.simulator.sessions().stats().open,
+        0,
+        "every session is logged out"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_continues_where_the_rows_end() {
+    let mut rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    daemon.stop().await;
+    // Within the look-back one query covers everything; no gap arises.
+    rig.pass(4 * MINUTE);
+    rig.healthy_from_now();
+    let daemon = rig.start().await;
+    rig.pass(3 * MINUTE);
+    daemon.poll().await;
+    assert_clean(&rig.verdict().await);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_minutes_of_outage_are_filled_with_the_original_samples() {
+    let mut rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let before = rig.verdict().await.stored;
+    daemon.stop().await;
+    rig.pass(50 * MINUTE);
+    rig.healthy_from_now();
+    let daemon = rig.start().await;
+    rig.pass(3 * MINUTE);
+    daemon.poll().await;
+    daemon.back_fill().await;
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0, "the ring still held everything: {verdict}");
+    let n_entities = rig.n_entities();
+    assert_eq!(verdict.stored - before, n_entities * 53 * 3);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_ring_no_longer_holds_is_explained_as_expired() {
+    let mut rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    daemon.stop().await;
+    rig.pass(180 * MINUTE);
+    rig.healthy_from_now();
+    let daemon = rig.start().await;
+    rig.pass(3 * MINUTE);
+    daemon.poll().await;
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    let n_entities = rig.n_entities();
+    assert_eq!(verdict.explained, n_entities, "one step per entity: {verdict}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_esxi_host_is_collected_like_a_vcenter() {
+    let rig = Rig::new(Spec {
+        kind: PlatformKind::Esxi,
+        ..small()
+    })
+    .await;
+    let daemon = rig.start().await;
+    rig.pass(3 * MINUTE);
+    daemon.poll().await;
+    assert_clean(&rig.verdict().await);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_session_costs_one_login_and_no_sample() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let logins = rig.simulator.sessions().stats().logins;
+    rig.simulator.sessions().expire_all();
+    rig.pass(3 * MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
+    assert_eq!(rig.simulator.sessions().stats().logins, logins + 1);
+    assert_clean(&rig.verdict().await);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renumbered_counters_never_put_a_value_under_the_wrong_name() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    // A vCenter renumbers when it is upgraded, which ends every session.
+    rig.simulator.world().renumber_counters();
+    rig.simulator.sessions().expire_all();
+    rig.pass(3 * MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
+    assert_clean(&rig.verdict().await);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_vanished_vm_does_not_cost_the_others_their_samples() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let victim = rig.simulator.world().running_vms().remove(0);
+    // The inventory still lists it: the server fails the whole request for its sake.
+    rig.simulator.world().delete_vm(&victim).unwrap();
+    rig.pass(3 * MINUTE);
+    let report = daemon.poll().await;
+    assert_eq!((report.error, report.n_skipped), (None, 1));
+    assert_clean(&rig.verdict().await);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_too_much_is_asked_in_smaller_ones() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    rig.simulator.rules().add(
+        Rule::on(
+            "QueryPerf",
+            Action::Fault {
+                fault: "RestrictedByAdministrator".to_owned(),
+                message: String::new(),
+            },
+        )
+        .times(3),
+    );
+    rig.pass(3 * MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
+    assert_clean(&rig.verdict().await);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_samples_are_waited_for_and_no_gap_is_made_of_them() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let late = rig.simulator.world().running_vms().remove(1);
+    let now = rig.simulator.clock().now() / 1_000_000;
+    rig.simulator
+        .world()
+        .delay_samples(Some(&late), now + 20, now + 40, Duration::from_secs(50))
+        .unwrap();
+    for _ in 0..4 {
+        rig.pass(MINUTE);
+        daemon.poll().await;
+    }
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0, "{verdict}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_fails_is_thrown_away_and_the_source_is_asked_again() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let owner = rig
+        .database
+        .connect(support::database::Role::Owner)
+        .await
+        .unwrap();
+    owner
+        .batch_execute("REVOKE INSERT ON virt_vm_metrics FROM virt_writer")
+        .await
+        .unwrap();
+    rig.pass(MINUTE);
+    assert!(daemon.poll().await.error.is_some());
+    owner
+        .batch_execute("GRANT INSERT ON virt_vm_metrics TO virt_writer")
+        .await
+        .unwrap();
+    rig.pass(2 * MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0, "{verdict}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_behind_the_same_name_stores_nothing() {
+    let mut rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    daemon.stop().await;
+    let stored = rig.verdict().await.stored;
+    let rebuilt = Spec { seed: 99, ..small() };
+    rig.simulator = vsphere_simulator::Simulator::start(rebuilt).await.unwrap();
+    std::fs::write(rig.ca_file(), rig.simulator.ca_pem().unwrap()).unwrap();
+    let daemon = crate::rig::Daemon(
+        virt_collector::app::App::start(rig.config(), crate::rig::recorder())
+            .await
+            .unwrap(),
+    );
+    let client = rig.client().await;
+    let status = crate::wait::until("the platform is in error", async || {
+        let row = client
+            .query_one(
+                "SELECT status, coalesce(status_class, ''), coalesce(status_reason, '') FROM virt_platform",
+                &[],
+            )
+            .await
+            .unwrap();
+        let status: (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        if status.0 == "error" {
+            Ok(status)
+        } else {
+            Err(format!("{status:?}"))
+        }
+    })
+    .await;
+    assert_eq!(status.1, "identity");
+    assert!(status.2.contains("this is another server"), "{}", status.2);
+    let n_rows: i64 = client
+        .query_one(
+            "SELECT (SELECT count(*) FROM virt_vm_metrics) + (SELECT count(*) FROM virt_host_metrics)",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(u64::try_from(n_rows).unwrap(), stored);
+    daemon.stop().await;
+}

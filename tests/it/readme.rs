@@ -1,0 +1,62 @@
+//! The README's tables are held against the code.
+
+use std::path::Path;
+
+use virt_collector::model::columns::Column;
+use virt_collector::model::ids::EntityKind;
+use virt_collector::telemetry::metrics;
+
+fn readme() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+}
+
+/// The rows of the table between two marks, cells without back-ticks.
+fn table(mark: &str) -> Vec<Vec<String>> {
+    let readme = readme();
+    let start = readme.find(&format!("<!-- {mark} -->")).unwrap();
+    let end = readme.find(&format!("<!-- end {mark} -->")).unwrap();
+    readme[start..end]
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            line.trim_matches('|')
+                .split(" | ")
+                .map(|cell| cell.trim().replace('`', ""))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_metrics_table_is_the_registry() {
+    let documented: Vec<(String, String, String)> = table("metrics")
+        .into_iter()
+        .map(|row| (row[0].clone(), row[2].clone(), row[3].clone()))
+        .collect();
+    let registered: Vec<(String, String, String)> = metrics::ALL
+        .iter()
+        .map(|metric| {
+            (
+                metric.name.to_owned(),
+                metric.labels.join(", "),
+                metric.help.to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(documented, registered);
+}
+
+#[test]
+fn the_column_tables_are_the_code() {
+    for (mark, kind) in [("host columns", EntityKind::Host), ("vm columns", EntityKind::Vm)] {
+        let documented: Vec<[String; 3]> = table(mark)
+            .into_iter()
+            .map(|row| [row[0].clone(), row[1].clone(), row[2].clone()])
+            .collect();
+        let real: Vec<[String; 3]> = Column::of(kind)
+            .iter()
+            .map(|column| [column.name, column.sql_type.name(), column.counter].map(str::to_owned))
+            .collect();
+        assert_eq!(documented, real, "{mark}");
+    }
+}

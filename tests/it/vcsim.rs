@@ -1,0 +1,161 @@
+//! The daemon against vcsim, VMware's own simulator: the peer that we did not write.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use support::database::{Database, Role};
+
+use crate::wait;
+
+/// A running vcsim; ends with its standard input.
+struct Vcsim {
+    child: Child,
+    address: String,
+    /// Held open: vcsim ends when it cannot write.
+    _output: BufReader<std::process::ChildStdout>,
+}
+
+impl Vcsim {
+    fn start(arguments: &[&str]) -> Self {
+        let program = std::env::var_os("VIRT_TEST_VCSIM")
+            .expect("VIRT_TEST_VCSIM names no vcsim; `make test` installs one and sets it");
+        let mut child = Command::new(program)
+            .args([
+                "-l",
+                "127.0.0.1:0",
+                "-stdinexit",
+                "-username",
+                "user",
+                "-password",
+                "pass",
+            ])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // export GOVC_URL=https://user:pass@127.0.0.1:45555/sdk GOVC_SIM_PID=...
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let address = line
+            .split_once('@')
+            .unwrap()
+            .1
+            .split_once('/')
+            .unwrap()
+            .0
+            .to_owned();
+        Self {
+            child,
+            address,
+            _output: output,
+        }
+    }
+
+    fn port(&self) -> &str {
+        self.address.rsplit_once(':').unwrap().1
+    }
+}
+
+impl Drop for Vcsim {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+}
+
+fn collector(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+    )
+}
+
+async fn collects(kind: &str, arguments: &[&str], n_hosts: i64, n_vms: i64) {
+    let vcsim = Vcsim::start(arguments);
+    let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    write("password", "pass\n");
+    let least = format!(
+        "[database]\nurl = \"{}\"\n[database.owner]\nurl = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [collection]\ninterval = \"20s\"\n\
+         [[platform]]\nname = \"vcsim\"\ntype = \"{kind}\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"user\"\n\
+         password_file = \"password\"\n",
+        database.url(Role::Writer),
+        database.url(Role::Owner),
+        vcsim.port(),
+    );
+
+    // As an operator would: the certificate is not trusted, check shows its thumbprint, which is then pinned.
+    let config = write("config.toml", &least);
+    assert!(collector(&["migrate", "--config", &config]).0);
+    let (trusted, printed) = collector(&["check", "--config", &config]);
+    let thumbprint = printed
+        .split_once("thumbprint = \"")
+        .and_then(|(_, rest)| rest.split_once('"'));
+    let thumbprint = thumbprint.unwrap_or_else(|| panic!("{printed}")).0;
+    assert!(!trusted);
+    let config = write("config.toml", &format!("{least}thumbprint = \"{thumbprint}\"\n"));
+    let (well, printed) = collector(&["check", "--config", &config]);
+    assert!(well, "{printed}");
+
+    let log = std::fs::File::create(directory.path().join("log")).unwrap();
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+        .args(["run", "--config", &config])
+        .stdout(log)
+        .spawn()
+        .unwrap();
+    let client = database.connect(Role::Reader).await.unwrap();
+    wait::until("hosts, VMs and samples of each are stored", async || {
+        let row = client
+            .query_one(
+                "SELECT (SELECT count(*) FROM virt_host), (SELECT count(*) FROM virt_vm), \
+                 (SELECT count(DISTINCT host_id) FROM virt_host_metrics WHERE cpu_usage_percent IS NOT NULL), \
+                 (SELECT count(DISTINCT vm_id) FROM virt_vm_metrics WHERE cpu_usage_percent IS NOT NULL)",
+                &[],
+            )
+            .await
+            .unwrap();
+        let seen = [0, 1, 2, 3].map(|column| row.get::<_, i64>(column));
+        if seen == [n_hosts, n_vms, n_hosts, n_vms] { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let stopped = Command::new("kill")
+        .args(["-TERM", &daemon.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(stopped.success());
+    let ended = tokio::task::spawn_blocking(move || daemon.wait().unwrap());
+    let status = tokio::time::timeout(Duration::from_secs(45), ended)
+        .await
+        .expect("a stop takes at most 45 s")
+        .unwrap();
+    let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("pass\""), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vcenter_of_vcsim_is_checked_discovered_and_polled() {
+    // Three hosts in a cluster and one beside it, two VMs each in the pool and on the lone host.
+    collects("vcenter", &[], 4, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_esxi_host_of_vcsim_is_checked_discovered_and_polled() {
+    collects("esxi", &["-esx"], 1, 2).await;
+}

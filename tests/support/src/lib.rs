@@ -1,0 +1,28 @@
+//! What the tests, the demo and the drills share.
+//!
+//! | module | one job |
+//! |---|---|
+//! | [`oracle`] | compares a database with what the source published; its own columns, its own chain rule |
+//! | [`truth`] | fetches what the source published from a simulator in another process |
+//! | [`loader`] | fills a database with the rows that the oracle expects, to be broken on purpose |
+//! | [`database`] | a fresh database with the three roles, gone afterwards |
+//! | [`cluster`] | starts and stops private TimescaleDB clusters |
+//! | [`process`] | runs the real programs, waits for them, signals and kills them |
+//! | [`collector`] | a configured `virt-collector` on top of that |
+//!
+//! The oracle knows the collector by its tables only: this package does not depend on `virt-collector`, so a
+//! mistake there cannot hide here.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "test support has no supervisor: a connection's task ends with its connection"
+)]
+
+pub mod cluster;
+pub mod collector;
+pub mod database;
+pub mod loader;
+pub mod oracle;
+pub mod process;
+pub mod truth;
+
+mod http;
