@@ -23,6 +23,8 @@ use crate::soap::transport;
 use crate::soap::transport::Limits;
 use crate::soap::transport::Outgoing;
 use crate::soap::transport::Transport;
+use crate::telemetry::metrics::CallResult;
+use crate::telemetry::metrics::PlatformMetrics;
 
 /// What a platform's calls have come to since its pool was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,6 +86,7 @@ pub(crate) struct Client {
     transport: Transport,
     limiter: DefaultDirectRateLimiter,
     pub(crate) counts: Counts,
+    pub(crate) metrics: PlatformMetrics,
 }
 
 impl Client {
@@ -96,6 +99,7 @@ impl Client {
     ) -> Result<Self, Error> {
         let rate = NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN);
         Ok(Self {
+            metrics: PlatformMetrics::new(&platform),
             platform,
             transport: Transport::new(host, port, trust)?,
             limiter: RateLimiter::direct(Quota::per_second(rate)),
@@ -124,7 +128,8 @@ impl Client {
             cookie,
         };
         let answer = self.transport.post(outgoing, limits).await;
-        self.count(started, answer.as_ref().map_or(0, |answer| answer.body.len()));
+        let bytes = answer.as_ref().map_or(0, |answer| answer.body.len());
+        self.count(started, bytes);
         let result = match answer {
             Ok(answer) => {
                 let reply = Reply {
@@ -147,6 +152,15 @@ impl Client {
         if result.is_err() {
             add(&self.counts.failures, 1);
         }
+        let outcome = match &result {
+            Ok(_) => CallResult::Ok,
+            Err(Error::Fault { .. }) => CallResult::Fault,
+            Err(_) => CallResult::Error,
+        };
+        self.metrics.called(method, outcome, started.elapsed(), bytes);
+        if let Err(error) = &result {
+            self.metrics.call_failed(error.label());
+        }
         tracing::debug!(
             platform = %self.platform,
             method,
@@ -166,6 +180,12 @@ impl Client {
         let started = Instant::now();
         let result = self.transport.versions(limits).await;
         self.count(started, 0);
+        let outcome = if result.is_ok() {
+            CallResult::Ok
+        } else {
+            CallResult::Error
+        };
+        self.metrics.called(METHOD, outcome, started.elapsed(), 0);
         result.map_err(|source: transport::Error| {
             add(&self.counts.failures, 1);
             Error::Transport {

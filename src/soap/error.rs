@@ -46,7 +46,7 @@ impl fmt::Display for OperationId {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request did not reach the server or the answer did not reach us.
-    #[error("{method} failed ({operation})")]
+    #[error("{}", unsent_or_failed(method, operation, source))]
     Transport {
         /// The method called.
         method: &'static str,
@@ -148,6 +148,15 @@ pub enum Error {
     /// The pool was closed: the daemon stops or the platform was taken out.
     #[error("the platform's sessions are closed")]
     Closed,
+}
+
+/// Without a connection nothing was called: naming the method would only mislead.
+fn unsent_or_failed(method: &str, operation: &OperationId, source: &transport::Error) -> String {
+    if source.is_before_request() {
+        "no connection".to_owned()
+    } else {
+        format!("{method} failed ({operation})")
+    }
 }
 
 fn refusal(user: &str, kind: &FaultKind) -> String {
@@ -370,7 +379,11 @@ mod tests {
         let mut xml = xml::Reader::new(&xml);
         xml.root().unwrap();
         let fault = Box::new(Fault::read_localized(&mut xml).unwrap());
-        Error::Fault { method, operation: OperationId::random(), fault }
+        Error::Fault {
+            method,
+            operation: OperationId::random(),
+            fault,
+        }
     }
 
     #[test]
@@ -404,20 +417,42 @@ mod tests {
     #[test]
     fn every_failure_below_soap_has_one_consequence() {
         let transport = |method, source| {
-            let error = Error::Transport { method, operation: OperationId::random(), source: Box::new(source) };
+            let error = Error::Transport {
+                method,
+                operation: OperationId::random(),
+                source: Box::new(source),
+            };
             (error.disposition(), error.class())
         };
         let address = || "vc:443".to_owned();
-        let late = || transport::Error::Deadline { address: address(), after: Duration::from_secs(60) };
-        assert_eq!(transport("QueryPerf", late()), (Disposition::Shrink, ErrorClass::Timeout));
-        assert_eq!(transport("CurrentTime", late()), (Disposition::Retry, ErrorClass::Timeout));
-        let status = |status| transport::Error::Status { address: address(), status };
+        let late = || transport::Error::Deadline {
+            address: address(),
+            after: Duration::from_secs(60),
+        };
+        assert_eq!(
+            transport("QueryPerf", late()),
+            (Disposition::Shrink, ErrorClass::Timeout)
+        );
+        assert_eq!(
+            transport("CurrentTime", late()),
+            (Disposition::Retry, ErrorClass::Timeout)
+        );
+        let status = |status| transport::Error::Status {
+            address: address(),
+            status,
+        };
         assert_eq!(transport("QueryPerf", status(500)).0, Disposition::Shrink);
         assert_eq!(transport("QueryPerf", status(503)).0, Disposition::Retry);
         assert_eq!(transport("CurrentTime", status(500)).0, Disposition::Retry);
-        let large = transport::Error::TooLarge { address: address(), limit: 1 };
+        let large = transport::Error::TooLarge {
+            address: address(),
+            limit: 1,
+        };
         assert_eq!(transport("QueryPerf", large).0, Disposition::Shrink);
         let refused = transport::Error::Refused { address: address() };
-        assert_eq!(transport("QueryPerf", refused), (Disposition::Retry, ErrorClass::Unreachable));
+        assert_eq!(
+            transport("QueryPerf", refused),
+            (Disposition::Retry, ErrorClass::Unreachable)
+        );
     }
 }

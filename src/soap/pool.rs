@@ -46,6 +46,7 @@ use crate::soap::session;
 use crate::soap::session::Credentials;
 use crate::soap::session::Session;
 use crate::soap::transport::Limits;
+use crate::telemetry::metrics::LoginResult;
 use crate::units::Stamp;
 
 /// Time after a refused login in which none is tried.
@@ -146,6 +147,14 @@ impl Pool {
     /// # Errors
     /// When the trust settings cannot be used.
     pub fn new(options: Options) -> Result<Self, Error> {
+        if options.trust == Trust::Off {
+            tracing::warn!(
+                platform = %options.platform,
+                "the certificate of {} is not verified: whoever stands in between can read the password; pin it \
+                 with thumbprint instead",
+                options.host
+            );
+        }
         let client = Client::new(
             options.platform.clone(),
             &options.host,
@@ -277,9 +286,19 @@ impl Inner {
             generation,
         )
         .await
-        .map_err(|error| self.remember_refusal(error))?;
+        .map_err(|error| {
+            let error = self.remember_refusal(error);
+            let refused = matches!(error, Error::LoginRefused { .. });
+            self.client.metrics.logged_in(if refused {
+                LoginResult::Refused
+            } else {
+                LoginResult::Error
+            });
+            error
+        })?;
         let session = Arc::new(session);
         add(&self.client.counts.logins, 1);
+        self.client.metrics.logged_in(LoginResult::Ok);
         if let Some(slot) = self.slots.get(slot) {
             let mut slot = locked(slot);
             slot.current = Some(Arc::clone(&session));

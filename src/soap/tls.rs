@@ -239,7 +239,8 @@ fn distrust(error: rustls::Error, name: &ServerName<'_>) -> Distrust {
         return Distrust::Other(error.to_string());
     };
     match error {
-        CertificateError::UnknownIssuer => Distrust::UnknownIssuer,
+        // A bad signature is that of an authority of the same name with another key: vCenter's was made anew.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Distrust::UnknownIssuer,
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => Distrust::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Distrust::NotYetValid,
         CertificateError::NotValidForName => Distrust::WrongName {
@@ -364,7 +365,11 @@ mod tests {
             let mut params = CertificateParams::new(vec!["vc.example".to_owned()]).unwrap();
             params.not_before = rcgen::date_time_ymd(from, 1, 1);
             params.not_after = rcgen::date_time_ymd(to, 1, 1);
-            params.signed_by(&KeyPair::generate().unwrap(), &self.0).unwrap().der().clone()
+            params
+                .signed_by(&KeyPair::generate().unwrap(), &self.0)
+                .unwrap()
+                .der()
+                .clone()
         }
 
         fn trust(&self) -> (tempfile::TempDir, Trust) {
@@ -404,10 +409,16 @@ mod tests {
             untrusted.why
         };
         assert_eq!(why(&authority.leaf(2020, 2021), "vc.example"), Distrust::Expired);
-        assert_eq!(why(&authority.leaf(2027, 2030), "vc.example"), Distrust::NotYetValid);
+        assert_eq!(
+            why(&authority.leaf(2027, 2030), "vc.example"),
+            Distrust::NotYetValid
+        );
         assert_eq!(
             why(&good, "other.example"),
-            Distrust::WrongName { issued: "vc.example".to_owned(), wanted: "other.example".to_owned() }
+            Distrust::WrongName {
+                issued: "vc.example".to_owned(),
+                wanted: "other.example".to_owned()
+            }
         );
         let stranger = Authority::new().leaf(2025, 2030);
         assert_eq!(why(&stranger, "vc.example"), Distrust::UnknownIssuer);
@@ -420,10 +431,21 @@ mod tests {
     fn a_pin_trusts_one_certificate_and_its_text_is_what_openssl_prints() {
         let leaf = Authority::new().leaf(2020, 2021);
         let thumbprint = Thumbprint::of(&leaf);
-        assert_eq!(verdict(&Trust::Thumbprint(thumbprint.0), &leaf, "any.example"), Ok(()));
+        assert_eq!(
+            verdict(&Trust::Thumbprint(thumbprint.0), &leaf, "any.example"),
+            Ok(())
+        );
         let refused = verdict(&Trust::Thumbprint([0; 32]), &leaf, "any.example").unwrap_err();
         assert_eq!(refused.why, Distrust::NotPinned(Thumbprint([0; 32])));
-        let text = Thumbprint([0xAB, 1].iter().chain([0; 30].iter()).copied().collect::<Vec<_>>().try_into().unwrap());
+        let text = Thumbprint(
+            [0xAB, 1]
+                .iter()
+                .chain([0; 30].iter())
+                .copied()
+                .collect::<Vec<_>>()
+                .try_into()
+                .unwrap(),
+        );
         assert!(text.to_string().starts_with("AB:01:00:"));
         assert_eq!(text.to_string().len(), 95);
     }
@@ -433,7 +455,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
         std::fs::write(&path, "nothing").unwrap();
-        assert!(matches!(client_config(&Trust::CaFile(path)), Err(Error::NoCertificate { .. })));
+        assert!(matches!(
+            client_config(&Trust::CaFile(path)),
+            Err(Error::NoCertificate { .. })
+        ));
         let absent = Trust::CaFile(directory.path().join("absent.pem"));
         assert!(matches!(client_config(&absent), Err(Error::CaFile { .. })));
     }

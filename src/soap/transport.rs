@@ -146,6 +146,20 @@ fn status_hint(status: u16) -> &'static str {
 }
 
 impl Error {
+    /// True where there was no connection, so that no request left.
+    #[must_use]
+    pub const fn is_before_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Dns { .. }
+                | Self::Refused { .. }
+                | Self::ConnectTimeout { .. }
+                | Self::Unreachable { .. }
+                | Self::Untrusted { .. }
+                | Self::Handshake { .. }
+        )
+    }
+
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             Self::Untrusted { .. } | Self::Handshake { .. } => ErrorClass::Tls,
@@ -260,11 +274,18 @@ impl Transport {
         self.exchange(request, limits).await
     }
 
-    /// Reads the list of API versions, which needs no session. `None` where the server has no such list.
+    /// Reads the list of API versions, which needs no session. `None` where the server has no such list, or a proxy
+    /// keeps it back: whether this is a vSphere server at all, the first call will tell.
     pub(crate) async fn versions(&self, limits: Limits) -> Result<Option<String>, Error> {
         match self.exchange(self.http.get(&self.versions), limits).await {
             Ok(answer) if answer.success => Ok(Some(answer.body)),
-            Ok(_) | Err(Error::Status { status: 404, .. }) => Ok(None),
+            Ok(_)
+            | Err(
+                Error::Status {
+                    status: 400..=499, ..
+                }
+                | Error::NotXml { .. },
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }

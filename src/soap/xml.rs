@@ -139,7 +139,7 @@ impl Element<'_> {
         })
     }
 
-    /// The type of a managed object reference.
+    /// The type of a managed object reference. Names of types hold nothing that is escaped.
     pub(crate) fn object_type(&self) -> Option<Cow<'_, str>> {
         self.attribute(|name| name == "type")
     }

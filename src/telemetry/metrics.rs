@@ -100,6 +100,8 @@ metrics_table! {
         "Entities asked for in one request, as adapted.";
     SOAP_REQUESTS = "virt_collector_soap_requests_total", Kind::Counter, ["platform", "method", "result"],
         "Calls to the platform, by method and result (ok, fault, error).";
+    SOAP_FAILURES = "virt_collector_soap_failures_total", Kind::Counter, ["platform", "type"],
+        "Calls without a result, by type of fault or kind of failure.";
     SOAP_DURATION = "virt_collector_soap_duration_seconds", Kind::Histogram(FLUSH_BUCKETS), ["platform", "method"],
         "Duration of a call, reply read.";
     RESPONSE_BYTES = "virt_collector_response_bytes_total", Kind::Counter, ["platform"],
@@ -426,6 +428,11 @@ impl PlatformMetrics {
             .increment(1);
         histogram!(SOAP_DURATION, "platform" => self.name.clone(), "method" => method).record(took);
         self.response_bytes.increment(n_bytes as u64);
+    }
+
+    /// A call had no result; `kind` comes from the closed set of `soap::Error::label`.
+    pub fn call_failed(&self, kind: &'static str) {
+        counter!(SOAP_FAILURES, "platform" => self.name.clone(), "type" => kind).increment(1);
     }
 
     /// A login ended.

@@ -360,7 +360,11 @@ mod tests {
     use super::*;
 
     fn info(id: i32, name: &str, unit: &str) -> CounterInfo {
-        CounterInfo { id, name: name.to_owned(), unit: unit.to_owned() }
+        CounterInfo {
+            id,
+            name: name.to_owned(),
+            unit: unit.to_owned(),
+        }
     }
 
     #[test]
@@ -371,21 +375,36 @@ mod tests {
             info(65_537, "virtualDisk.numberReadAveraged.average", "number"),
             info(3, "virtualDisk.totalReadLatency.average", "millisecond"),
         ];
-        let selection = Selection { skip_vm: vec!["cpu.ready.summation".to_owned()], ..Selection::default() };
+        let selection = Selection {
+            skip_vm: vec!["cpu.ready.summation".to_owned()],
+            ..Selection::default()
+        };
         let counters = Counters::new(&catalog, &selection);
         let unusable: Vec<String> = counters.unusable().iter().map(ToString::to_string).collect();
-        assert!(unusable.contains(&"vm cpu.usagemhz.average (in percent, another unit than its column)".to_owned()));
+        assert!(
+            unusable
+                .contains(&"vm cpu.usagemhz.average (in percent, another unit than its column)".to_owned())
+        );
         assert!(unusable.contains(&"vm cpu.demand.average (not offered)".to_owned()));
         assert!(unusable.contains(&"host cpu.ready.summation (not offered)".to_owned()));
-        assert!(!unusable.contains(&"vm cpu.ready.summation (not offered)".to_owned()), "skipped on purpose");
+        assert!(
+            !unusable.contains(&"vm cpu.ready.summation (not offered)".to_owned()),
+            "skipped on purpose"
+        );
         let mut once = unusable.clone();
         once.dedup();
         assert_eq!(once, unusable);
 
         let vm = counters.of(EntityKind::Vm);
-        assert_eq!(vm.feeds.iter().map(|feed| feed.id).collect::<Vec<_>>(), [2, 3, 65_537]);
+        assert_eq!(
+            vm.feeds.iter().map(|feed| feed.id).collect::<Vec<_>>(),
+            [2, 3, 65_537]
+        );
         let recipe = |name: &str| {
-            let column = Column::of(EntityKind::Vm).iter().position(|column| column.name == name).unwrap();
+            let column = Column::of(EntityKind::Vm)
+                .iter()
+                .position(|column| column.name == name)
+                .unwrap();
             vm.recipes[column]
         };
         assert_eq!(recipe("cpu_usage_percent"), Recipe::Aggregate(0));
@@ -395,7 +414,12 @@ mod tests {
         // Two disks: the aggregate of usage; each disk and a possible aggregate of the other two.
         assert_eq!(vm.series(2), 1 + 3 + 3);
         assert!(!counters.of(EntityKind::Host).metric_ids.is_empty());
-        assert!(Counters::new(&[], &selection).of(EntityKind::Vm).metric_ids.is_empty());
+        assert!(
+            Counters::new(&[], &selection)
+                .of(EntityKind::Vm)
+                .metric_ids
+                .is_empty()
+        );
     }
 
     #[test]
@@ -409,6 +433,9 @@ mod tests {
         let value = xml.root().unwrap();
         list.property("perfCounter", &value, &mut xml).unwrap();
         xml.finish().unwrap();
-        assert_eq!(list.counters, [info(5, "cpu.capacity.demand.average", "megaHertz")]);
+        assert_eq!(
+            list.counters,
+            [info(5, "cpu.capacity.demand.average", "megaHertz")]
+        );
     }
 }

@@ -249,7 +249,7 @@ mod tests {
             let targets: Vec<Target> = (0..).zip(&ages).map(|(id, age)| target(id, 10_000 - age)).collect();
             let batches = batches(&targets, &estimator, Bounds { entities, memory_bytes });
             let joined: Vec<Target> = batches.iter().flat_map(|batch| batch.targets.to_vec()).collect();
-            prop_assert_eq!(joined, targets);
+            prop_assert_eq!(&joined, &targets);
             for batch in batches {
                 prop_assert!(!batch.targets.is_empty() && batch.targets.len() <= entities.max(1));
                 prop_assert!(batch.targets.len() == 1 || batch.cost.memory_bytes() <= memory_bytes);

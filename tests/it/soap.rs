@@ -40,7 +40,13 @@ impl Platform {
             vsphere_simulator::PlatformKind::Esxi => PlatformKind::Esxi,
         };
         let thumbprint = simulator.leaf_sha256_thumbprint().unwrap();
-        Self::at(simulator.addr(), kind, user, password, Trust::Thumbprint(bytes(&thumbprint)))
+        Self::at(
+            simulator.addr(),
+            kind,
+            user,
+            password,
+            Trust::Thumbprint(bytes(&thumbprint)),
+        )
     }
 
     pub(crate) fn at(addr: SocketAddr, kind: PlatformKind, user: &str, password: &str, trust: Trust) -> Self {
@@ -59,8 +65,14 @@ impl Platform {
             request_timeout: Duration::from_secs(20),
             refusal_wait: pool::REFUSAL_WAIT,
         };
-        let selection = Selection { host_disk: HostDisk::StorageAdapter, ..Selection::default() };
-        Self { options: Options { pool, selection }, password }
+        let selection = Selection {
+            host_disk: HostDisk::StorageAdapter,
+            ..Selection::default()
+        };
+        Self {
+            options: Options { pool, selection },
+            password,
+        }
     }
 
     pub(crate) fn open(&self) -> Vsphere {
@@ -69,7 +81,10 @@ impl Platform {
 }
 
 fn bytes(thumbprint: &str) -> [u8; 32] {
-    let bytes: Vec<u8> = thumbprint.split(':').map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+    let bytes: Vec<u8> = thumbprint
+        .split(':')
+        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+        .collect();
     bytes.try_into().unwrap()
 }
 
@@ -97,7 +112,10 @@ async fn an_expired_session_is_replaced_once_for_many_callers_and_logged_out_at_
                 if call % 2 == 0 {
                     vsphere.server_time().await.map(|_| ())
                 } else {
-                    vsphere.discover().await.map(|inventory| assert!(!inventory.is_empty()))
+                    vsphere
+                        .discover()
+                        .await
+                        .map(|inventory| assert!(!inventory.is_empty()))
                 }
             }
         });
@@ -121,11 +139,17 @@ async fn a_session_that_the_server_wrongly_disowns_is_logged_out_before_the_next
     let (simulator, platform) = vcenter().await;
     let vsphere = platform.open();
     vsphere.connect().await.unwrap();
-    let fault = Action::Fault { fault: "NotAuthenticated".to_owned(), message: String::new() };
+    let fault = Action::Fault {
+        fault: "NotAuthenticated".to_owned(),
+        message: String::new(),
+    };
     simulator.rules().add(Rule::on("CurrentTime", fault).times(1));
     vsphere.server_time().await.unwrap();
     let stats = simulator.sessions().stats();
-    assert_eq!((stats.logins, stats.logouts, stats.open, stats.max_open), (2, 1, 1, 1));
+    assert_eq!(
+        (stats.logins, stats.logouts, stats.open, stats.max_open),
+        (2, 1, 1, 1)
+    );
     vsphere.close(LOGOUT_DEADLINE).await;
     assert_eq!(simulator.sessions().stats().open, 0);
 }
@@ -135,7 +159,10 @@ async fn an_operation_logs_in_again_at_most_once() {
     let (simulator, platform) = vcenter().await;
     let vsphere = platform.open();
     vsphere.connect().await.unwrap();
-    let fault = Action::Fault { fault: "NotAuthenticated".to_owned(), message: String::new() };
+    let fault = Action::Fault {
+        fault: "NotAuthenticated".to_owned(),
+        message: String::new(),
+    };
     simulator.rules().add(Rule::on("CurrentTime", fault));
     for calls in 1..=3 {
         let error = vsphere.server_time().await.unwrap_err();
@@ -172,7 +199,10 @@ async fn after_a_refused_login_nothing_is_sent_until_the_wait_is_over() {
     for result in futures_util::future::join_all(together).await {
         let error = result.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Auth);
-        assert!(matches!(error.disposition(), Disposition::RetryAfter(_)), "{error:?}");
+        assert!(
+            matches!(error.disposition(), Disposition::RetryAfter(_)),
+            "{error:?}"
+        );
         let text = text(&error);
         assert!(
             text.starts_with(
@@ -187,7 +217,11 @@ async fn after_a_refused_login_nothing_is_sent_until_the_wait_is_over() {
     // The right password does not shorten the wait: the account may be about to be locked.
     *platform.password.lock().unwrap() = right;
     vsphere.connect().await.unwrap_err();
-    assert_eq!(vsphere.stats().requests, requests, "no request while the wait lasts");
+    assert_eq!(
+        vsphere.stats().requests,
+        requests,
+        "no request while the wait lasts"
+    );
     tokio::time::sleep(Duration::from_millis(1600)).await;
     vsphere.connect().await.unwrap();
     assert_eq!(vsphere.stats().refusals, 1);
@@ -206,23 +240,41 @@ async fn trust_is_a_pin_an_authority_or_nothing_and_a_refusal_names_the_thumbpri
     let directory = tempfile::tempdir().unwrap();
     let ca_file = directory.path().join("ca.pem");
     std::fs::write(&ca_file, simulator.ca_pem().unwrap()).unwrap();
-    for trust in [Trust::CaFile(ca_file), Trust::Thumbprint(bytes(&thumbprint)), Trust::Off] {
+    for trust in [
+        Trust::CaFile(ca_file),
+        Trust::Thumbprint(bytes(&thumbprint)),
+        Trust::Off,
+    ] {
         let vsphere = with(trust);
         vsphere.connect().await.unwrap();
         vsphere.close(LOGOUT_DEADLINE).await;
     }
     let pin = format!("then pin it with thumbprint = \"{thumbprint}\"");
     let error = with(Trust::Thumbprint([0xAB; 32])).connect().await.unwrap_err();
-    assert_eq!((error.class(), error.disposition()), (ErrorClass::Tls, Disposition::Permanent));
+    assert_eq!(
+        (error.class(), error.disposition()),
+        (ErrorClass::Tls, Disposition::Permanent)
+    );
     let told = text(&error);
-    assert!(told.contains("its thumbprint is not the configured AB:AB:") && told.ends_with(&pin), "{told}");
+    assert!(
+        told.contains("its thumbprint is not the configured AB:AB:") && told.ends_with(&pin),
+        "{told}"
+    );
 
     // Another authority than the one that signed it.
-    let other = Simulator::start(Spec { tls: TlsMode::SelfSigned, ..Spec::default() }).await.unwrap();
+    let other = Simulator::start(Spec {
+        tls: TlsMode::SelfSigned,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
     let ca_file = directory.path().join("other.pem");
     std::fs::write(&ca_file, other.ca_pem().unwrap()).unwrap();
     let told = text(&with(Trust::CaFile(ca_file)).connect().await.unwrap_err());
-    assert!(told.contains("certificate not trusted: no trusted authority has signed it"), "{told}");
+    assert!(
+        told.contains("certificate not trusted: no trusted authority has signed it"),
+        "{told}"
+    );
     assert!(told.ends_with(&pin), "{told}");
     // Nothing was sent over a channel that is not trusted.
     assert_eq!(simulator.sessions().stats().logins, 3);
@@ -233,7 +285,12 @@ async fn trust_is_a_pin_an_authority_or_nothing_and_a_refusal_names_the_thumbpri
 #[tokio::test]
 async fn a_certificate_for_another_name_is_told_apart() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
-    let simulator = Simulator::start(Spec { listen: everywhere, ..Spec::default() }).await.unwrap();
+    let simulator = Simulator::start(Spec {
+        listen: everywhere,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let ca_file = directory.path().join("ca.pem");
     std::fs::write(&ca_file, simulator.ca_pem().unwrap()).unwrap();
@@ -241,7 +298,10 @@ async fn a_certificate_for_another_name_is_told_apart() {
     platform.options.pool.trust = Trust::CaFile(ca_file);
     platform.options.pool.host = "127.0.0.2".to_owned();
     let told = text(&platform.open().connect().await.unwrap_err());
-    assert!(told.contains("it was issued for ") && told.contains("not for 127.0.0.2"), "{told}");
+    assert!(
+        told.contains("it was issued for ") && told.contains("not for 127.0.0.2"),
+        "{told}"
+    );
     platform.options.pool.host = "localhost".to_owned();
     platform.open().connect().await.unwrap();
 }
@@ -253,14 +313,23 @@ async fn the_wrong_kind_of_server_gets_no_password() {
     let mut as_esxi = platform.options.clone();
     as_esxi.pool.kind = PlatformKind::Esxi;
     let error = Vsphere::new(as_esxi).unwrap().connect().await.unwrap_err();
-    assert_eq!((error.class(), error.disposition()), (ErrorClass::Identity, Disposition::Permanent));
+    assert_eq!(
+        (error.class(), error.disposition()),
+        (ErrorClass::Identity, Disposition::Permanent)
+    );
     let told = text(&error);
-    assert!(told.starts_with("this is vCenter (") && told.contains("not ESXi; set type = \"vcenter\""), "{told}");
+    assert!(
+        told.starts_with("this is vCenter (") && told.contains("not ESXi; set type = \"vcenter\""),
+        "{told}"
+    );
 
     let mut as_vcenter = Platform::of(&esxi).options;
     as_vcenter.pool.kind = PlatformKind::VCenter;
     let told = text(&Vsphere::new(as_vcenter).unwrap().connect().await.unwrap_err());
-    assert!(told.starts_with("this is ESXi (") && told.contains("not vCenter; set type = \"esxi\""), "{told}");
+    assert!(
+        told.starts_with("this is ESXi (") && told.contains("not vCenter; set type = \"esxi\""),
+        "{told}"
+    );
     for simulator in [vcenter, esxi] {
         assert_eq!(simulator.calls().count("Login"), 0);
     }
@@ -277,74 +346,158 @@ async fn failures_below_soap_say_what_to_do() {
         platform.open()
     };
     let html = "<!DOCTYPE html><html><body>Welcome</body></html>".to_owned();
-    let page = Action::Body { text: html.clone(), content_type: "text/html".to_owned() };
-    let told = on("vimServiceVersions.xml", page).connect().await.unwrap_err();
+    let page = Action::Body {
+        text: html.clone(),
+        content_type: "text/html".to_owned(),
+    };
+    let anything = on("vimServiceVersions.xml", page.clone());
+    simulator.rules().add(Rule::on("RetrieveServiceContent", page));
+    let told = anything.connect().await.unwrap_err();
     assert_eq!(told.class(), ErrorClass::Unreachable);
     let wanted = format!("{address} is not a vSphere server: it answers with \"text/html\" where XML is due");
     assert!(text(&told).contains(&wanted), "{}", text(&told));
 
     // The same page under a false name.
-    let page = Action::Body { text: html, content_type: "text/xml".to_owned() };
+    let page = Action::Body {
+        text: html,
+        content_type: "text/xml".to_owned(),
+    };
     let told = text(&on("RetrieveServiceContent", page).connect().await.unwrap_err());
-    assert!(told.contains("cannot be read") && told.contains("it has a DOCTYPE"), "{told}");
+    assert!(
+        told.contains("cannot be read") && told.contains("it has a DOCTYPE"),
+        "{told}"
+    );
 
     for (code, hint) in [
         (503, "HTTP 503; it is starting, or out of sessions"),
         (502, "HTTP 502; the proxy before the API gets no answer from it"),
-        (302, "HTTP 302, a redirect; set host and port of the server itself"),
+        (
+            302,
+            "HTTP 302, a redirect; set host and port of the server itself",
+        ),
         (403, "HTTP 403; there is no vSphere API here, check host and port"),
         (500, "HTTP 500 without a SOAP fault"),
     ] {
-        let error = on("RetrieveServiceContent", Action::Status { code, body: None }).connect().await.unwrap_err();
+        let error = on("RetrieveServiceContent", Action::Status { code, body: None })
+            .connect()
+            .await
+            .unwrap_err();
         assert_eq!(error.disposition(), Disposition::Retry);
         assert!(text(&error).ends_with(hint), "{}", text(&error));
     }
 
-    let error = on("RetrieveServiceContent", Action::Delay { millis: 3000 }).connect().await.unwrap_err();
+    let error = on("RetrieveServiceContent", Action::Delay { millis: 3000 })
+        .connect()
+        .await
+        .unwrap_err();
     assert_eq!(error.class(), ErrorClass::Timeout);
-    assert!(text(&error).contains("gave no complete answer within 1 s"), "{}", text(&error));
+    assert!(
+        text(&error).contains("gave no complete answer within 1 s"),
+        "{}",
+        text(&error)
+    );
 
     for at in [0, 100] {
-        let error = on("RetrieveServiceContent", Action::Reset { at }).connect().await.unwrap_err();
+        let error = on("RetrieveServiceContent", Action::Reset { at })
+            .connect()
+            .await
+            .unwrap_err();
         assert_eq!(error.disposition(), Disposition::Retry);
-        assert!(text(&error).contains(&format!("the connection to {address} broke")), "{}", text(&error));
+        assert!(
+            text(&error).contains(&format!("the connection to {address} broke")),
+            "{}",
+            text(&error)
+        );
     }
-    let error = on("RetrieveServiceContent", Action::Cut { at: 100 }).connect().await.unwrap_err();
+    let error = on("RetrieveServiceContent", Action::Cut { at: 100 })
+        .connect()
+        .await
+        .unwrap_err();
     assert!(text(&error).contains("broke"), "{}", text(&error));
     // A complete message with a body that stops: gunzip notices, and without it the parser does.
-    let error = on("RetrieveServiceContent", Action::Truncate { at: 300 }).connect().await.unwrap_err();
+    let error = on("RetrieveServiceContent", Action::Truncate { at: 300 })
+        .connect()
+        .await
+        .unwrap_err();
     assert!(text(&error).contains("broke"), "{}", text(&error));
-    let plain = Simulator::start(Spec { gzip: false, ..Spec::default() }).await.unwrap();
-    plain.rules().add(Rule::on("RetrieveServiceContent", Action::Truncate { at: 300 }));
+    let plain = Simulator::start(Spec {
+        gzip: false,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
+    plain
+        .rules()
+        .add(Rule::on("RetrieveServiceContent", Action::Truncate { at: 300 }));
     let error = Platform::of(&plain).open().connect().await.unwrap_err();
     assert_eq!(error.disposition(), Disposition::Retry);
-    assert!(text(&error).contains("the answer to RetrieveServiceContent cannot be read"), "{}", text(&error));
+    assert!(
+        text(&error).contains("the answer to RetrieveServiceContent cannot be read"),
+        "{}",
+        text(&error)
+    );
 
     // The simulator compresses, so this passes through gunzip: 3 MB are a few KB on the wire.
-    let flood = Action::Body { text: " ".repeat(3_000_000), content_type: "text/xml".to_owned() };
+    let flood = Action::Body {
+        text: " ".repeat(3_000_000),
+        content_type: "text/xml".to_owned(),
+    };
     let error = on("RetrieveServiceContent", flood).connect().await.unwrap_err();
-    assert!(text(&error).contains("sends more than the 1048576 bytes"), "{}", text(&error));
+    assert!(
+        text(&error).contains("sends more than the 1048576 bytes"),
+        "{}",
+        text(&error)
+    );
 
     simulator.rules().clear();
     simulator.set_network(false);
     let error = platform.open().connect().await.unwrap_err();
+    assert_eq!(
+        (error.class(), error.disposition()),
+        (ErrorClass::Unreachable, Disposition::Retry)
+    );
+
+    // A port on which nobody listens any more.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    platform.options.pool.port = closed.port();
+    let error = platform.open().connect().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Unreachable);
-    assert!(text(&error).contains(&format!("{address} refuses the connection; check host and port")));
+    let told = text(&error);
+    assert!(
+        told.contains(&format!("{closed} refuses the connection; check host and port")),
+        "{told}"
+    );
 
     platform.options.pool.host = "no-such-host.invalid".to_owned();
     platform.options.pool.request_timeout = Duration::from_secs(20);
     let error = platform.open().connect().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Unreachable);
-    assert!(text(&error).contains("the name no-such-host.invalid cannot be resolved"), "{}", text(&error));
+    assert!(
+        text(&error).contains("the name no-such-host.invalid cannot be resolved"),
+        "{}",
+        text(&error)
+    );
 }
 
 #[tokio::test]
 async fn a_port_that_speaks_no_tls_is_told_apart() {
-    let simulator = Simulator::start(Spec { tls: TlsMode::Plain, ..Spec::default() }).await.unwrap();
+    let simulator = Simulator::start(Spec {
+        tls: TlsMode::Plain,
+        ..Spec::default()
+    })
+    .await
+    .unwrap();
     let platform = Platform::at(simulator.addr(), PlatformKind::VCenter, "u", "p", Trust::Off);
     let error = platform.open().connect().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Tls);
-    assert!(text(&error).contains("does the port speak TLS"), "{}", text(&error));
+    assert!(
+        text(&error).contains("does the port speak TLS"),
+        "{}",
+        text(&error)
+    );
 }
 
 #[tokio::test]
@@ -355,7 +508,10 @@ async fn calls_name_the_highest_common_version_their_sender_and_an_id_of_their_o
     vsphere.server_time().await.unwrap();
     let calls = simulator.calls().recent();
     let mut ids: Vec<String> = Vec::new();
-    for call in calls.iter().filter(|call| call.method != "vimServiceVersions.xml") {
+    for call in calls
+        .iter()
+        .filter(|call| call.method != "vimServiceVersions.xml")
+    {
         let action = call.soap_action.as_deref().unwrap();
         assert!(action.trim_matches('"').starts_with("urn:vim25/8."), "{action}");
         assert!(call.user_agent.as_deref().unwrap().starts_with("virt-collector/"));
@@ -381,6 +537,10 @@ async fn the_limiter_holds_calls_back() {
         vsphere.server_time().await.unwrap();
     }
     // A burst of ten, then ten a second: 28 calls with those of the login.
-    assert!(clock.elapsed() > started + Duration::from_millis(1500), "{:?}", clock.elapsed());
+    assert!(
+        clock.elapsed() > started + Duration::from_millis(1500),
+        "{:?}",
+        clock.elapsed()
+    );
     vsphere.close(LOGOUT_DEADLINE).await;
 }

@@ -24,7 +24,11 @@ fn a_fault_is_known_by_its_type_and_keeps_what_it_names() {
          <object type=\"Folder\">group-d1</object><privilegeId>System.View</privilegeId>\
          </NotAuthenticatedFault></detail>",
     );
-    assert_eq!(fault.kind, FaultKind::NotAuthenticated, "not the NoPermission that it is a subtype of");
+    assert_eq!(
+        fault.kind,
+        FaultKind::NotAuthenticated,
+        "not the NoPermission that it is a subtype of"
+    );
     assert_eq!(fault.object, Some(MoRef::new("group-d1")));
     assert_eq!(
         fault.to_string(),
@@ -34,12 +38,19 @@ fn a_fault_is_known_by_its_type_and_keeps_what_it_names() {
         "<detail><ManagedObjectNotFoundFault xmlns=\"urn:vim25\" xsi:type=\"ManagedObjectNotFound\">\
          <obj type=\"VirtualMachine\">vm-42</obj></ManagedObjectNotFoundFault></detail>",
     );
-    assert_eq!((fault.kind, fault.object), (FaultKind::ManagedObjectNotFound, Some(MoRef::new("vm-42"))));
+    assert_eq!(
+        (fault.kind, fault.object),
+        (FaultKind::ManagedObjectNotFound, Some(MoRef::new("vm-42")))
+    );
     let fault = soap(
         "<detail><InvalidArgumentFault xmlns=\"urn:vim25\"><invalidProperty>querySpec.interval</invalidProperty>\
          </InvalidArgumentFault></detail>",
     );
-    assert_eq!(fault.kind, FaultKind::InvalidArgument, "from the element where the type is not given");
+    assert_eq!(
+        fault.kind,
+        FaultKind::InvalidArgument,
+        "from the element where the type is not given"
+    );
     assert_eq!(fault.property.as_deref(), Some("querySpec.interval"));
 }
 
@@ -50,18 +61,27 @@ fn aliases_unknown_types_and_faults_without_a_type_are_faults() {
         kind("<detail><Fault xsi:type=\"SystemErrorFault\"><reason>x</reason></Fault></detail>"),
         FaultKind::SystemError
     );
-    assert_eq!(kind("<detail><Fault xsi:type=\"vim25:InvalidPropertyFault\"/></detail>"), FaultKind::InvalidProperty);
+    assert_eq!(
+        kind("<detail><Fault xsi:type=\"vim25:InvalidPropertyFault\"/></detail>"),
+        FaultKind::InvalidProperty
+    );
     // Ends with "Fault" by right.
     assert_eq!(
         kind("<detail><VmConfigFaultFault xsi:type=\"VmConfigFault\"/></detail>"),
         FaultKind::Other("VmConfigFault".to_owned())
     );
-    assert_eq!(kind("<detail><VmConfigFaultFault/></detail>"), FaultKind::Other("VmConfigFault".to_owned()));
+    assert_eq!(
+        kind("<detail><VmConfigFaultFault/></detail>"),
+        FaultKind::Other("VmConfigFault".to_owned())
+    );
     assert_eq!(kind(""), FaultKind::Untyped);
     assert_eq!(kind("<detail/>"), FaultKind::Untyped);
     // A field in a form that nobody expects does not hide the fault.
     let odd = soap("<detail><X xsi:type=\"NoPermission\"><object><a>b</a>vm-1</object></X></detail>");
-    assert_eq!((odd.kind, odd.object), (FaultKind::NoPermission, Some(MoRef::new("vm-1"))));
+    assert_eq!(
+        (odd.kind, odd.object),
+        (FaultKind::NoPermission, Some(MoRef::new("vm-1")))
+    );
 }
 
 #[test]

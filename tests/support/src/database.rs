@@ -293,7 +293,7 @@ mod tests {
         database.superuser = Config::from_str("postgresql://admin@db.example.com/postgres").unwrap();
         assert_eq!(
             database.url(Role::Owner),
-            "host=db.example.com user=virt_owner dbname=virt_test_1"
+            "host=db.example.com port=5432 user=virt_owner dbname=virt_test_1"
         );
         let parsed = Config::from_str(&database.url(Role::Reader)).unwrap();
         assert_eq!(parsed.get_user(), Some("virt_reader"));
