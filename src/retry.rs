@@ -68,11 +68,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn waits_stay_within_bounds_and_start_over_after_a_success(seed: u64, attempts in 1_usize..80) {
+        fn waits_stay_within_bounds_and_start_over_after_a_success(seed: u64, attempts in 1_u32..80) {
             let (first, longest) = (Duration::from_millis(200), Duration::from_secs(30));
             let mut backoff = Backoff::new(first, longest, seed);
             for attempt in 0..attempts {
-                let ceiling = first.saturating_mul(2_u32.saturating_pow(attempt as u32)).min(longest);
+                let ceiling = first.saturating_mul(2_u32.saturating_pow(attempt)).min(longest);
                 let wait = backoff.next_wait();
                 prop_assert!(wait > Duration::ZERO && wait <= ceiling, "{wait:?} of {ceiling:?}");
             }

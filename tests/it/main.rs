@@ -1,5 +1,13 @@
 //! Integration tests: one binary, the real database, the simulator and vcsim through their sockets.
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::float_cmp,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "helpers of tests may fail loudly, and compare exactly"
+)]
 
 mod architecture;
 mod cli;
