@@ -127,6 +127,10 @@ WHERE platform_id = $1 AND removed_at IS NULL
 const VMS: &str =
     "SELECT vm_id, moref, host_id, host_since FROM virt_vm WHERE platform_id = $1 AND removed_at IS NULL";
 
+/// Until their first ANALYZE the planner takes the tables for small, and would compare every object of the reading
+/// with every stored one: six seconds for 10,000 VMs instead of a fraction of one.
+const HASH_JOINS: &str = "SET LOCAL enable_nestloop = off";
+
 /// What the stored identity of a platform says about the server that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pinned {
@@ -256,6 +260,7 @@ impl Database {
 
         let connection = self.checkout("store an inventory").await?;
         connection.begin_fenced(lease).await?;
+        connection.batch(HASH_JOINS).await?;
         let host_keys = sync_hosts(&connection, lease.platform, &hosts, server_now).await?;
         let vm_keys = sync_vms(&connection, lease.platform, &vms, &host_keys, server_now).await?;
         connection.commit().await?;

@@ -48,6 +48,9 @@ VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
 ON CONFLICT (platform_id) DO NOTHING
 RETURNING epoch";
 
+/// What the server says where the lease would be of a platform that has no row.
+const FOREIGN_KEY_VIOLATION: &str = "23503";
+
 /// Free, expired, or held by an earlier life of the same owner. The condition is checked again after the wait for
 /// the row, so a renewal that came first wins.
 const LOCK: &str = "\
@@ -161,7 +164,13 @@ impl Database {
                 INSERT,
                 &[(&id, Type::INT4), (&name, Type::TEXT), (&ttl, Type::FLOAT8)],
             )
-            .await?;
+            .await
+            .map_err(|error| match error {
+                Error::Statement { source, .. } if source.sqlstate() == Some(FOREIGN_KEY_VIOLATION) => {
+                    Error::UnknownPlatform { platform }
+                }
+                other => other,
+            })?;
         if let Some(row) = inserted {
             let epoch = connection.read(&row, 0)?;
             connection.done();

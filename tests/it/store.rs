@@ -944,6 +944,8 @@ async fn a_lease_is_taken_once_renewed_and_given_up() {
     assert_eq!((third.epoch, third.owner.as_str()), (3, "b"));
     a.release_lease(&second).await.unwrap();
     b.renew_lease(&third).await.unwrap();
+    let error = a.acquire_lease(PlatformId(99), &owner("a")).await.unwrap_err();
+    assert!(matches!(error, Error::UnknownPlatform { .. }), "{}", said(&error));
     assert!(matches!(a.renew_lease(&second).await, Err(Error::Fenced { .. })));
 }
 
@@ -1978,6 +1980,30 @@ async fn only_changed_objects_are_written() {
         .number("SELECT last_value FROM virt_vm_vm_id_seq")
         .await;
     assert_eq!(next, 3);
+}
+
+#[tokio::test]
+async fn a_large_inventory_is_compared_quickly_also_before_the_first_analyze() {
+    let platform = Platform::new().await;
+    let many = Inventory {
+        hosts: inventory().hosts,
+        vms: (0..10_000).map(|n| vm(&format!("vm-{n}"), "host-1")).collect(),
+    };
+    for round in 0..2 {
+        let start = Instant::now();
+        let known = platform
+            .store
+            .sync_inventory(&platform.lease, &many, stamp(round))
+            .await
+            .unwrap();
+        assert_eq!(known.vms.len(), 10_000);
+        // 0.2 s each; every object against every other took 6 s.
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "round {round}: {:?}",
+            start.elapsed()
+        );
+    }
 }
 
 #[tokio::test]
