@@ -21,6 +21,7 @@ use crate::admin::DatabaseHealth;
 use crate::budget::Budget;
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::config::Trust;
 use crate::error::Chain;
 use crate::ingest::writers::Writers;
 use crate::store;
@@ -112,6 +113,9 @@ impl App {
             &tasks,
         );
 
+        if platforms.is_empty() {
+            tracing::warn!("no [[platform]] is configured: nothing is collected");
+        }
         let budget = Budget::new(memory);
         let writers = Writers::new(database.clone(), platforms.len());
         let mut handles = BTreeMap::new();
@@ -124,6 +128,12 @@ impl App {
                 }
             })?;
             let name = configured.name.clone();
+            if configured.trust == Trust::Off {
+                tracing::warn!(
+                    platform = %name,
+                    "tls_verify = false: whoever stands between here and the server reads the password"
+                );
+            }
             let (platform, handle) = Platform::new(platform::Parts {
                 configured,
                 collection: collection.clone(),

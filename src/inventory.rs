@@ -94,6 +94,7 @@ impl Discovery {
         let mut ticker = Ticker::new(self.interval, Duration::ZERO);
         let seed = u64::try_from(self.lease.platform.0).unwrap_or(1);
         let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_WAIT, seed);
+        let mut unusable = Vec::new();
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -103,7 +104,7 @@ impl Discovery {
                 let started = Instant::now();
                 let result = tokio::select! {
                     () = stopping.cancelled() => return,
-                    result = self.read() => result,
+                    result = self.read(&mut unusable) => result,
                 };
                 self.metrics.discovery.polled(result.is_ok(), started.elapsed());
                 let error = match result {
@@ -145,7 +146,7 @@ impl Discovery {
         }
     }
 
-    async fn read(&self) -> Result<About, Error> {
+    async fn read(&self, told: &mut Vec<String>) -> Result<About, Error> {
         let about = self.vsphere.connect().await?;
         match self.database.pin_identity(&self.lease, &about.identity).await? {
             Pinned::First | Pinned::Same => {}
@@ -170,6 +171,17 @@ impl Discovery {
                 n_vms = known.vms.len(),
                 "connected"
             );
+        }
+        let counters = self.vsphere.counters().await?;
+        let unusable: Vec<String> = counters.unusable().iter().map(ToString::to_string).collect();
+        if *told != unusable {
+            if !unusable.is_empty() {
+                tracing::warn!(
+                    counters = unusable.join(", "),
+                    "counters that this server cannot give; their columns stay NULL"
+                );
+            }
+            *told = unusable;
         }
         self.inventory.send_replace(Some(Arc::new(known)));
         Ok(about)

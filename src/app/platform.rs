@@ -189,7 +189,7 @@ impl Platform {
                 Ok(None) => {
                     if !told {
                         tracing::info!(
-                            "another collector owns the platform, or one that was killed did until now"
+                            "another collector owns the platform, or one that was killed did until now; trying every 5 s"
                         );
                         told = true;
                     }
@@ -398,6 +398,7 @@ struct Renewal {
 
 impl Renewal {
     async fn run(self, stopping: CancellationToken) {
+        let mut failing = false;
         loop {
             self.turned.store(self.clock.now().micros(), Ordering::Relaxed);
             tokio::select! {
@@ -405,13 +406,18 @@ impl Renewal {
                 () = tokio::time::sleep(RENEWAL) => {}
             }
             match self.database.renew_lease(&self.lease).await {
-                Ok(()) => {}
+                Ok(()) => failing = false,
                 Err(error) if error.class() == store::Class::Fenced => {
                     self.lost.cancel();
                     stopping.cancelled().await;
                     return;
                 }
-                Err(error) => tracing::warn!(error = %Chain(&error), "cannot renew the lease; trying again"),
+                // Told once per outage: the database's own loop tells when it is over.
+                Err(error) if !failing => {
+                    failing = true;
+                    tracing::warn!(error = %Chain(&error), "cannot renew the lease; trying again every 10 s");
+                }
+                Err(error) => tracing::debug!(error = %Chain(&error), "cannot renew the lease"),
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::config;
 use crate::config::Config;
+use crate::config::Trust;
 use crate::error::Chain;
 use crate::model::inventory::PowerState;
 use crate::store;
@@ -150,7 +151,12 @@ async fn platform(platform: &config::Platform, config: &Config) -> Tried {
         found
     };
     match tried.await {
-        Ok(message) => Tried::well(&platform.name, message),
+        Ok(mut message) => {
+            if platform.trust == Trust::Off {
+                message.push_str("; tls_verify = false: whoever stands in between reads the password");
+            }
+            Tried::well(&platform.name, message)
+        }
         Err(error) => Tried {
             class: Some(error.class().as_str()),
             ..Tried::failed(&platform.name, Chain(&error).to_string())

@@ -172,6 +172,7 @@ impl<'a> Decoder<'a> {
         let mut target = None;
         while let Some(part) = xml.next_child()? {
             match part.name() {
+                "entity" if target.is_some() => return Err(xml::Error::unexpected("value", "entity")),
                 "entity" => {
                     let kind = part.object_type().and_then(|kind| kind_of(&kind));
                     let moref = xml.text()?;

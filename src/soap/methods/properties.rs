@@ -192,3 +192,77 @@ fn read_object(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Seen(Vec<String>);
+
+    impl Visit for Seen {
+        fn object(&mut self, object: Object) {
+            self.0.push(object.moref.to_string());
+        }
+
+        fn property(
+            &mut self,
+            path: &str,
+            _value: &Element<'_>,
+            xml: &mut Reader<'_>,
+        ) -> Result<(), xml::Error> {
+            self.0.push(format!("{path}={}", xml.text()?));
+            Ok(())
+        }
+    }
+
+    fn page(document: &str) -> (Result<Page, Error>, Vec<String>) {
+        let reply = Reply::received("RetrievePropertiesEx", document.to_owned());
+        let mut seen = Seen::default();
+        (read_page(&reply, &mut seen), seen.0)
+    }
+
+    const PAGE: &str = include_str!("../../../tests/it/fixtures/page.xml");
+
+    #[test]
+    fn a_page_gives_its_token_objects_and_what_was_kept_back() {
+        let (page, seen) = page(PAGE);
+        let page = page.unwrap();
+        assert_eq!((page.token.as_deref(), page.withheld), (Some("session[52]1"), 1));
+        let wanted = [
+            "vm-42",
+            "name=web & db",
+            "runtime.host=host-9",
+            "summary.config.numCpu=4",
+            "vm-43",
+            "group-v3",
+        ];
+        assert_eq!(seen, wanted);
+    }
+
+    #[test]
+    fn a_page_cut_at_any_byte_is_an_error() {
+        let whole = PAGE.trim_end();
+        for end in 0..whole.len() {
+            assert!(
+                page(whole.get(..end).unwrap()).0.is_err(),
+                "cut after {end} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn an_expired_session_is_an_error_however_much_else_was_read() {
+        let expired = PAGE.replace("xsi:type=\"NoPermission\"", "xsi:type=\"NotAuthenticated\"");
+        let error = page(&expired).0.err().unwrap();
+        assert_eq!(error.fault().unwrap().kind, FaultKind::NotAuthenticated);
+    }
+
+    #[test]
+    fn no_match_is_an_empty_page() {
+        let empty = PAGE.split_at(PAGE.find("<returnval>").unwrap()).0.to_owned()
+            + "</RetrievePropertiesExResponse></soapenv:Body></soapenv:Envelope>";
+        let (page, seen) = page(&empty);
+        assert!(page.unwrap().token.is_none() && seen.is_empty());
+    }
+}

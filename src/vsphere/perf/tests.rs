@@ -632,6 +632,8 @@ fn a_fault_or_another_document_is_an_error() {
             "{document}"
         );
     }
+    let two = "<entity type=\"VirtualMachine\">vm-1</entity>".repeat(2);
+    assert!(decode(&envelope(&format!("<returnval>{two}</returnval>"))).is_err());
     let no_entity = envelope("<returnval><value><id/></value></returnval>");
     assert!(decode(&no_entity).is_err());
     let bare = envelope("<returnval/><returnval></returnval>");
