@@ -154,6 +154,31 @@ async fn a_session_that_the_server_wrongly_disowns_is_logged_out_before_the_next
     assert_eq!(simulator.sessions().stats().open, 0);
 }
 
+/// An expired session shows as HTTP 200 and a list of properties that could not be read.
+#[tokio::test]
+async fn an_expired_session_is_no_empty_inventory() {
+    let (simulator, platform) = vcenter().await;
+    let vsphere = platform.open();
+    vsphere.connect().await.unwrap();
+    let expired = Action::Body {
+        text: include_str!("fixtures/expired_session.xml").to_owned(),
+        content_type: "text/xml; charset=utf-8".to_owned(),
+    };
+    simulator
+        .rules()
+        .add(Rule::on("RetrievePropertiesEx", expired).times(1));
+    let inventory = vsphere.discover().await.unwrap();
+    assert!(
+        inventory.vms.len() > 20
+            && inventory
+                .vms
+                .iter()
+                .all(|vm| vm.moref.as_str() != "vm-42" || vm.name.is_some())
+    );
+    assert_eq!(simulator.sessions().stats().logins, 2);
+    vsphere.close(LOGOUT_DEADLINE).await;
+}
+
 #[tokio::test]
 async fn an_operation_logs_in_again_at_most_once() {
     let (simulator, platform) = vcenter().await;
@@ -437,18 +462,6 @@ async fn failures_below_soap_say_what_to_do() {
         text(&error)
     );
 
-    // The simulator compresses, so this passes through gunzip: 3 MB are a few KB on the wire.
-    let flood = Action::Body {
-        text: " ".repeat(3_000_000),
-        content_type: "text/xml".to_owned(),
-    };
-    let error = on("RetrieveServiceContent", flood).connect().await.unwrap_err();
-    assert!(
-        text(&error).contains("sends more than the 1048576 bytes"),
-        "{}",
-        text(&error)
-    );
-
     simulator.rules().clear();
     simulator.set_network(false);
     let error = platform.open().connect().await.unwrap_err();
@@ -543,4 +556,100 @@ async fn the_limiter_holds_calls_back() {
         clock.elapsed()
     );
     vsphere.close(LOGOUT_DEADLINE).await;
+}
+
+/// A TLS server that answers every request with the same bytes and then with more, as long as somebody listens.
+fn serve(head: &'static str, body: &'static [u8], more: &'static [u8], pause: Duration) -> SocketAddr {
+    use std::io::Read as _;
+    use std::io::Write as _;
+
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![key.cert.der().clone()],
+            rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(tls, tcp);
+            let mut request = [0; 16 * 1024];
+            if stream.read(&mut request).is_err() || stream.write_all(head.as_bytes()).is_err() {
+                continue;
+            }
+            let mut next = body;
+            while stream.write_all(next).and_then(|()| stream.flush()).is_ok() && !more.is_empty() {
+                std::thread::park_timeout(pause);
+                next = more;
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn no_answer_is_larger_or_slower_than_its_bounds() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n";
+    let ask = async |address: SocketAddr| {
+        let mut platform = Platform::at(address, PlatformKind::VCenter, "u", "p", Trust::Off);
+        platform.options.pool.request_timeout = Duration::from_secs(2);
+        let asked = tokio::time::Instant::now();
+        let error = platform.open().connect().await.unwrap_err();
+        assert!(asked.elapsed() < Duration::from_secs(10));
+        text(&error)
+    };
+    let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+    let bomb: &[u8] = include_bytes!("fixtures/flood.xml.gz");
+    let head = leak(format!(
+        "{HEAD}Content-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        bomb.len()
+    ));
+    let told = ask(serve(head, bomb, b"", Duration::ZERO)).await;
+    assert!(
+        told.contains("sends more than the 1048576 bytes"),
+        "3 MB in 3 KB: {told}"
+    );
+
+    let told = ask(serve(
+        leak(format!("{HEAD}Content-Length: 2000000\r\n\r\n")),
+        b"<",
+        b"",
+        Duration::ZERO,
+    ))
+    .await;
+    assert!(
+        told.contains("sends more than the 1048576 bytes"),
+        "announced: {told}"
+    );
+
+    let head = leak(format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n"));
+    let chunk = leak(format!("4000\r\n{}\r\n", " ".repeat(0x4000))).as_bytes();
+    let told = ask(serve(head, chunk, chunk, Duration::ZERO)).await;
+    assert!(
+        told.contains("sends more than the 1048576 bytes"),
+        "without end: {told}"
+    );
+
+    let told = ask(serve(
+        head,
+        b"1\r\n<\r\n",
+        b"1\r\n \r\n",
+        Duration::from_millis(50),
+    ))
+    .await;
+    assert!(
+        told.contains("gave no complete answer within 2 s"),
+        "a byte at a time: {told}"
+    );
+
+    let told = ask(serve("HTTP/1.1 200 OK\r\n", b"", b"", Duration::ZERO)).await;
+    assert!(told.contains("broke"), "closed within the head: {told}");
 }
