@@ -32,7 +32,7 @@ lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	else echo "lint: the shell scripts are not checked: there is no shellcheck"; fi
 
 bench: setup ## criterion benches, then the end-to-end runs below benches/
-	$(with_database) sh -ec 'cargo bench --locked; for run in benches/*.sh; do [ ! -e "$$run" ] || "$$run"; done'
+	$(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run bench) sh -ec 'cargo bench --locked; for run in benches/*.sh; do [ ! -e "$$run" ] || "$$run"; done'
 
 clean: ## stop the private clusters and remove target/
 	@[ ! -d target/cluster ] || $(cluster) stop --all

@@ -9,6 +9,7 @@ use crate::model::ids::MoRef;
 use crate::telemetry::metrics::PlatformMetrics;
 use crate::units::REALTIME_SECONDS;
 use crate::vsphere;
+use crate::vsphere::Batch;
 use crate::vsphere::Estimator;
 use crate::vsphere::Reply;
 use crate::vsphere::Target;
@@ -61,13 +62,13 @@ impl Source {
             if targets.is_empty() {
                 continue;
             }
-            let worst = estimator.cost_of_all(&targets).memory_bytes();
-            if worst > self.share.largest() && targets.len() > 1 {
+            let cost = estimator.cost_of_all(&targets);
+            if cost.memory_bytes() > self.share.largest() && targets.len() > 1 {
                 parts.extend(halves(targets));
                 continue;
             }
-            let permit = self.share.reserve(worst).await;
-            match self.vsphere.query(&targets, REALTIME_SECONDS).await {
+            let permit = self.share.reserve(cost.memory_bytes()).await;
+            match self.vsphere.query_batch(Batch { targets: &targets, cost }, REALTIME_SECONDS).await {
                 Ok(reply) => {
                     self.metrics.received(reply.counts.rows);
                     answered(Answer {
