@@ -68,7 +68,17 @@ impl Source {
                 continue;
             }
             let permit = self.share.reserve(cost.memory_bytes()).await;
-            match self.vsphere.query_batch(Batch { targets: &targets, cost }, REALTIME_SECONDS).await {
+            match self
+                .vsphere
+                .query_batch(
+                    Batch {
+                        targets: &targets,
+                        cost,
+                    },
+                    REALTIME_SECONDS,
+                )
+                .await
+            {
                 Ok(reply) => {
                     self.metrics.received(reply.counts.rows);
                     answered(Answer {
