@@ -10,6 +10,7 @@
 )]
 
 mod check;
+mod gaps;
 mod migrate;
 mod run;
 
@@ -47,6 +48,8 @@ enum Command {
     Run(run::Run),
     /// Try the configuration: database, schema, and each platform with its password and certificate.
     Check(check::Check),
+    /// What is missing and why; whether the chain of samples holds
+    Gaps(gaps::Gaps),
     /// Bring the database's schema to this version.
     Migrate(migrate::Migrate),
 }
@@ -55,7 +58,12 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "/etc/virt-collector/config.toml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/virt-collector/config.toml"
+    )]
     config: PathBuf,
 }
 
@@ -125,6 +133,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Run(command) => command.execute(),
         Command::Check(command) => command.execute(),
+        Command::Gaps(command) => command.execute(),
         Command::Migrate(command) => command.execute(),
     };
     match result {
@@ -146,4 +155,10 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
         .build()
         .map_err(Failure::other)?
         .block_on(future)
+}
+
+/// `1 gap`, `2 gaps`.
+fn counted(n: impl TryInto<u64>, what: &str) -> String {
+    let n = n.try_into().unwrap_or(u64::MAX);
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

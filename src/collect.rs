@@ -16,5 +16,4 @@ pub mod batch_size;
 pub mod live;
 pub mod live_set;
 pub mod ring;
-pub mod trigger;
 pub mod window;

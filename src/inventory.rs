@@ -22,6 +22,7 @@ use crate::store;
 use crate::store::Database;
 use crate::store::Pinned;
 use crate::store::lease::Lease;
+use crate::supervise::trigger::Triggered;
 use crate::telemetry::metrics::PlatformMetrics;
 use crate::vsphere;
 use crate::vsphere::About;
@@ -48,8 +49,17 @@ pub struct Discovery {
     pub health: watch::Sender<Health>,
     /// Cancelled when the platform turns out to be another collector's.
     pub lost: CancellationToken,
+    /// Readings out of turn.
+    pub triggered: Triggered<DiscoveryReport>,
     /// Counts.
     pub metrics: PlatformMetrics,
+}
+
+/// What a reading did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiscoveryReport {
+    /// Why it did not succeed.
+    pub error: Option<String>,
 }
 
 /// How the last reading went, for the platform's status.
@@ -96,10 +106,11 @@ impl Discovery {
         let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_WAIT, seed);
         let mut unusable = Vec::new();
         loop {
-            tokio::select! {
+            let mut reply = tokio::select! {
                 () = stopping.cancelled() => return,
-                _ = ticker.tick() => {}
-            }
+                reply = self.triggered.asked() => Some(reply),
+                _ = ticker.tick() => None,
+            };
             loop {
                 let started = Instant::now();
                 let result = tokio::select! {
@@ -107,6 +118,13 @@ impl Discovery {
                     result = self.read(&mut unusable) => result,
                 };
                 self.metrics.discovery.polled(result.is_ok(), started.elapsed());
+                let report = DiscoveryReport {
+                    error: result.as_ref().err().map(|error| Chain(error).to_string()),
+                };
+                // Only the first attempt is waited for.
+                if let Some(reply) = reply.take() {
+                    reply.send(report).ok();
+                }
                 let error = match result {
                     Ok(about) => {
                         self.health.send_replace(Health::Well(Arc::new(about)));

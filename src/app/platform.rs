@@ -3,8 +3,8 @@
 //! Tasks, all under the platform's lease and stopped with it: `lease` (renews), `flush`, `discovery`, `live`, `ring`,
 //! `status`. While another collector holds the lease none of them runs, and there is no session.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -21,9 +21,6 @@ use crate::collect::live::LiveLane;
 use crate::collect::live::PollReport;
 use crate::collect::ring::RingLane;
 use crate::collect::ring::RingReport;
-use crate::collect::trigger::Trigger;
-use crate::collect::trigger::Triggered;
-use crate::collect::trigger::trigger;
 use crate::config;
 use crate::error::Chain;
 use crate::ingest::chain::Watermarks;
@@ -33,6 +30,7 @@ use crate::ingest::queue::Queue;
 use crate::ingest::writers::Writers;
 use crate::inventory;
 use crate::inventory::Discovery;
+use crate::inventory::DiscoveryReport;
 use crate::model::ids::PlatformId;
 use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
@@ -41,6 +39,9 @@ use crate::store::Database;
 use crate::store::Lease;
 use crate::store::Owner;
 use crate::supervise::Tasks;
+use crate::supervise::trigger::Trigger;
+use crate::supervise::trigger::Triggered;
+use crate::supervise::trigger::trigger;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::PlatformMetrics;
 use crate::units::Stamp;
@@ -85,6 +86,7 @@ pub(super) struct Platform {
     metrics: PlatformMetrics,
     live: Triggered<PollReport>,
     ring: Triggered<RingReport>,
+    discovery: Triggered<DiscoveryReport>,
     health: watch::Sender<live::Health>,
     turned: Arc<AtomicI64>,
 }
@@ -94,6 +96,7 @@ pub(super) struct Platform {
 pub struct PlatformHandle {
     live: Trigger<PollReport>,
     ring: Trigger<RingReport>,
+    discovery: Trigger<DiscoveryReport>,
     health: watch::Receiver<live::Health>,
     turned: Arc<AtomicI64>,
     clock: Arc<dyn WallClock>,
@@ -103,6 +106,11 @@ impl PlatformHandle {
     /// Polls now and reports; `None` when the platform is being stopped.
     pub async fn poll_now(&self) -> Option<PollReport> {
         self.live.fire().await
+    }
+
+    /// Reads hosts and VMs now and reports; `None` when the platform is being stopped.
+    pub async fn discover_now(&self) -> Option<DiscoveryReport> {
+        self.discovery.fire().await
     }
 
     /// Fills gaps now and reports; `None` when the platform is being stopped.
@@ -126,12 +134,14 @@ impl Platform {
     pub(super) fn new(parts: Parts) -> (Self, PlatformHandle) {
         let (live, live_triggered) = trigger();
         let (ring, ring_triggered) = trigger();
+        let (discovery, discovery_triggered) = trigger();
         let (health, health_seen) = watch::channel(live::Health::Unknown);
         let metrics = PlatformMetrics::new(&parts.configured.name);
         let turned = Arc::new(AtomicI64::new(parts.clock.now().micros()));
         let handle = PlatformHandle {
             live,
             ring,
+            discovery,
             health: health_seen,
             turned: Arc::clone(&turned),
             clock: Arc::clone(&parts.clock),
@@ -142,6 +152,7 @@ impl Platform {
                 metrics,
                 live: live_triggered,
                 ring: ring_triggered,
+                discovery: discovery_triggered,
                 health,
                 turned,
             },
@@ -319,6 +330,7 @@ impl Platform {
             database: database.clone(),
             inventory,
             health: discovery_health,
+            triggered: self.discovery.clone(),
             lost: lost.clone(),
             metrics: self.metrics.clone(),
         };
@@ -338,6 +350,7 @@ impl Platform {
             triggered: self.live.clone(),
             health: self.health.clone(),
             clock: Arc::clone(clock),
+            last_turn: Mutex::default(),
         };
         spawn("live", Box::pin(live.run(stopping())));
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{ConfigFile, Failure, Output, block_on};
+use super::{ConfigFile, Failure, Output, block_on, counted};
 use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::config;
@@ -200,8 +200,4 @@ async fn look(vsphere: &Vsphere) -> Result<String, vsphere::Error> {
         ));
     }
     Ok(message)
-}
-
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

@@ -3,7 +3,10 @@
 //! Invariants: a poll is over when its last row is committed; a poll that is still running at the next tick is
 //! counted as skipped, never stacked; while the database is away nobody fetches.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::ask::{Answer, Source};
 use super::batch_size::BatchSize;
-use super::live_set::LiveSet;
-use super::trigger::Triggered;
+use super::live_set::{LiveSet, seen};
 use super::window::{live_start, look_back};
 use crate::clock::Ticker;
 use crate::clock::WallClock;
 use crate::error::Chain;
 use crate::error::Disposition;
-use crate::ingest::chain::Mark;
+use crate::ingest::chain::Past;
+use crate::ingest::chain::SILENT_AFTER;
 use crate::ingest::chain::ServerTime;
 use crate::ingest::chain::Watermarks;
 use crate::ingest::flush::Readiness;
@@ -29,14 +32,20 @@ use crate::ingest::queue::Outcome;
 use crate::ingest::queue::Queue;
 use crate::ingest::queue::Turn;
 use crate::ingest::queue::Work;
+use crate::model::gap::Reason;
+use crate::model::ids::EntityId;
 use crate::model::ids::EntityKind;
 use crate::model::inventory::KnownInventory;
 use crate::store;
 use crate::store::Database;
+use crate::supervise::trigger::Triggered;
 use crate::units::REALTIME_SECONDS;
 use crate::vsphere;
 use crate::vsphere::Estimator;
 use crate::vsphere::Target;
+
+/// The server's clock may run away from ours by this much between two polls; more is a step.
+const CLOCK_STEP_MICROS: u64 = 10_000_000;
 
 /// After SIGTERM a running poll may finish for this long.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -70,6 +79,8 @@ pub struct LiveLane {
     pub health: watch::Sender<Health>,
     /// The collector's wall clock, for the skew and the last success.
     pub clock: Arc<dyn WallClock>,
+    /// The poll before, to see a step of the server's clock.
+    pub last_turn: Mutex<Option<Turn>>,
 }
 
 /// What a poll did.
@@ -202,6 +213,7 @@ impl LiveLane {
             at,
             started: Instant::now(),
         };
+        self.note_what_explains_silence(inventory, turn);
         let subjects = live_set.next_poll(inventory);
         let n_hosts = subjects
             .iter()
@@ -216,19 +228,27 @@ impl LiveLane {
             .watermarks
             .unknown(subjects.iter().map(|subject| subject.entity));
         if !unknown.is_empty() {
-            let mut marks: Vec<_> = unknown.iter().map(|entity| (*entity, Mark::New)).collect();
             let stored = self.database.watermarks_unbounded(&unknown).await?;
-            marks.extend(
-                stored
-                    .into_iter()
-                    .map(|(entity, stamp)| (entity, Mark::Stored(stamp))),
-            );
-            self.watermarks.set(marks);
+            let new = unknown.into_iter().map(|entity| (entity, Past::default()));
+            let known = stored.into_iter().map(|(entity, stamp)| {
+                (
+                    entity,
+                    Past {
+                        watermark: Some(stamp),
+                        ..Past::default()
+                    },
+                )
+            });
+            self.watermarks.learn(new.chain(known));
         }
 
         let look_back = look_back(self.interval);
         let targets = subjects.into_iter().map(|subject| {
-            let after = live_start(self.watermarks.get(subject.entity), at, look_back);
+            let watermark = self
+                .watermarks
+                .get(subject.entity)
+                .and_then(|past| past.watermark);
+            let after = live_start(watermark, at, look_back);
             Target {
                 entity: subject.entity,
                 moref: subject.moref,
@@ -279,7 +299,52 @@ impl LiveLane {
         match failed {
             Some(error) => Err(error.into()),
             None if discarded.load(Ordering::Relaxed) > 0 => Err(PollError::Discarded),
-            None => Ok(()),
+            None => self.tell_who_is_quiet(turn).await,
+        }
+    }
+
+    /// What this poll sees that would explain missing samples: entities that do not run or are gone, and a server
+    /// clock that has moved by itself.
+    fn note_what_explains_silence(&self, inventory: &KnownInventory, turn: Turn) {
+        let known = self.watermarks.entities();
+        if self.clock_stepped(turn) {
+            tracing::warn!("the server's clock was stepped");
+            self.watermarks.hint_all(Reason::ClockStep);
+        }
+        let present: HashMap<EntityId, Option<Reason>> = seen(inventory)
+            .map(|seen| (seen.subject.entity, seen.why_silent))
+            .collect();
+        self.watermarks
+            .hint(known.into_iter().filter_map(|entity| match present.get(&entity) {
+                Some(why) => Some((entity, (*why)?)),
+                None => Some((entity, Reason::Removed)),
+            }));
+    }
+
+    /// Whether the server's clock has moved otherwise than this process's since the poll before.
+    fn clock_stepped(&self, turn: Turn) -> bool {
+        let before = self
+            .last_turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(turn);
+        before.is_some_and(|before| {
+            let server = turn.at.0.micros_since(before.at.0);
+            let local = turn.started.duration_since(before.started).as_micros();
+            server.abs_diff(i64::try_from(local).unwrap_or(i64::MAX)) > CLOCK_STEP_MICROS
+        })
+    }
+
+    /// After a whole poll: entities that have delivered nothing for a while may have fallen silent.
+    async fn tell_who_is_quiet(&self, turn: Turn) -> Result<(), PollError> {
+        let quiet = self.watermarks.quiet(turn.at.0.minus(SILENT_AFTER));
+        if quiet.is_empty() {
+            return Ok(());
+        }
+        let permit = self.source.share.reserve(1).await;
+        match self.queue.push(turn, Work::Quiet(quiet), permit).await {
+            Outcome::Stored { .. } => Ok(()),
+            Outcome::Discarded => Err(PollError::Discarded),
         }
     }
 }

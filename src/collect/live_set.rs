@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::model::gap::Reason;
 use crate::model::ids::{EntityId, HostId, MoRef};
 use crate::model::inventory::{KnownInventory, PowerState};
 use crate::units::Stamp;
@@ -25,8 +26,19 @@ pub struct Subject {
     pub placement: Option<(HostId, Stamp)>,
 }
 
-/// Every entity of an inventory as a subject, whether it runs or not.
-pub fn subjects(inventory: &KnownInventory) -> impl Iterator<Item = (Subject, bool)> {
+/// An entity as an inventory shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// For asking.
+    pub subject: Subject,
+    /// It publishes samples.
+    pub running: bool,
+    /// If it does not, and it is known why.
+    pub why_silent: Option<Reason>,
+}
+
+/// Every entity of an inventory.
+pub fn seen(inventory: &KnownInventory) -> impl Iterator<Item = Seen> {
     let connected: HashSet<&MoRef> = inventory
         .hosts
         .iter()
@@ -35,31 +47,44 @@ pub fn subjects(inventory: &KnownInventory) -> impl Iterator<Item = (Subject, bo
         .collect();
     let hosts = inventory.hosts.iter().map(|known| {
         let host = &known.host;
-        let subject = Subject {
-            entity: known.id.into(),
-            moref: host.moref.clone(),
-            cpus: host.threads.unwrap_or(0),
-            placement: None,
+        let why_silent = if !host.connected {
+            Some(Reason::HostDisconnected)
+        } else {
+            match host.power {
+                PowerState::Off | PowerState::Suspended => Some(Reason::PoweredOff),
+                PowerState::On | PowerState::Unknown => host.maintenance.then_some(Reason::Maintenance),
+            }
         };
-        // A host in stand-by is connected but silent.
-        (
-            subject,
-            host.connected && matches!(host.power, PowerState::On | PowerState::Unknown),
-        )
+        Seen {
+            subject: Subject {
+                entity: known.id.into(),
+                moref: host.moref.clone(),
+                cpus: host.threads.unwrap_or(0),
+                placement: None,
+            },
+            // A host in stand-by is connected but silent; one in maintenance publishes.
+            running: host.connected && matches!(host.power, PowerState::On | PowerState::Unknown),
+            why_silent,
+        }
     });
     let vms = inventory.vms.iter().map(move |known| {
         let vm = &known.vm;
-        let subject = Subject {
-            entity: known.id.into(),
-            moref: vm.moref.clone(),
-            cpus: vm.vcpus.unwrap_or(0),
-            placement: known.placement,
-        };
         let host_answers = vm.host.as_ref().is_none_or(|host| connected.contains(host));
-        (
-            subject,
-            vm.power == PowerState::On && !vm.template && host_answers,
-        )
+        let why_silent = match vm.power {
+            PowerState::Off => Some(Reason::PoweredOff),
+            PowerState::Suspended => Some(Reason::Suspended),
+            PowerState::On | PowerState::Unknown => (!host_answers).then_some(Reason::HostDisconnected),
+        };
+        Seen {
+            subject: Subject {
+                entity: known.id.into(),
+                moref: vm.moref.clone(),
+                cpus: vm.vcpus.unwrap_or(0),
+                placement: known.placement,
+            },
+            running: vm.power == PowerState::On && !vm.template && host_answers,
+            why_silent,
+        }
     });
     hosts.chain(vms)
 }
@@ -74,8 +99,8 @@ impl LiveSet {
     /// The subjects of this poll. Called once per poll: it is what counts down.
     pub fn next_poll(&mut self, inventory: &KnownInventory) -> Vec<Subject> {
         let mut left = HashMap::with_capacity(self.polls_left.len());
-        let live = subjects(inventory)
-            .filter_map(|(subject, running)| {
+        let live = seen(inventory)
+            .filter_map(|Seen { subject, running, .. }| {
                 let polls = if running {
                     POLLS_AFTER_STOP
                 } else {

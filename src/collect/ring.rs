@@ -13,8 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ask::{Answer, Source};
-use super::live_set::{Subject, subjects};
-use super::trigger::Triggered;
+use super::live_set::{Subject, seen};
 use crate::error::Chain;
 use crate::ingest::chain::ServerTime;
 use crate::ingest::flush::Readiness;
@@ -32,6 +31,7 @@ use crate::model::sample::Window;
 use crate::soap::fault::FaultKind;
 use crate::store;
 use crate::store::Database;
+use crate::supervise::trigger::Triggered;
 use crate::units::REALTIME_SECONDS;
 use crate::vsphere;
 use crate::vsphere::Estimator;
@@ -162,7 +162,8 @@ impl RingLane {
             .database
             .open_gaps(self.platform, GAPS_PER_ROUND, SETTLED)
             .await?;
-        gaps.retain(|gap| gap.step.to <= at.0.minus(SETTLED));
+        // Without an end: its entity has been silent for longer than that.
+        gaps.retain(|gap| gap.step.to.is_none_or(|to| to <= at.0.minus(SETTLED)));
         let counts = self.database.gap_counts().await?;
         let n_open = counts
             .iter()
@@ -176,8 +177,8 @@ impl RingLane {
             let inventory = self.inventory.borrow().clone();
             inventory
                 .iter()
-                .flat_map(|inventory| subjects(inventory))
-                .map(|(subject, _running)| (subject.entity, subject))
+                .flat_map(|inventory| seen(inventory))
+                .map(|seen| (seen.subject.entity, seen.subject))
                 .collect()
         };
         let counters = self.source.vsphere.counters().await?;
@@ -237,7 +238,9 @@ impl RingLane {
             for gap in &batch {
                 match known.get(&gap.entity) {
                     None => hopeless.push((*gap, Found::Gone(Reason::Removed))),
-                    Some(_) if gap.step.to <= at.ring_start() => hopeless.push((*gap, Found::nothing(gap))),
+                    Some(_) if gap.step.to.is_some_and(|to| to <= at.ring_start()) => {
+                        hopeless.push((*gap, Found::nothing(gap)))
+                    }
                     Some(subject) => targets.push(target(gap, subject, at)),
                 }
             }
@@ -283,7 +286,7 @@ fn target(gap: &OpenGap, subject: &Subject, at: ServerTime) -> Target {
         cpus: subject.cpus,
         placement: subject.placement,
         after: gap.step.from.max(at.ring_start()),
-        until: Some(gap.step.to),
+        until: gap.step.to,
     }
 }
 
@@ -293,7 +296,7 @@ fn in_batches(gaps: Vec<OpenGap>, at: ServerTime) -> Vec<Vec<OpenGap>> {
     let mut n_samples = 0;
     for gap in gaps {
         let start = gap.step.from.max(at.ring_start());
-        let expected = gap.step.to.since(start).as_secs() / u64::from(REALTIME_SECONDS);
+        let expected = gap.step.to.unwrap_or(at.0).since(start).as_secs() / u64::from(REALTIME_SECONDS);
         let expected = usize::try_from(expected).unwrap_or(usize::MAX);
         let fits = n_samples + expected <= SAMPLES_PER_REQUEST;
         match batches.last_mut() {

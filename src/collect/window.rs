@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::ingest::chain::{Mark, ServerTime};
+use crate::ingest::chain::ServerTime;
 use crate::units::Stamp;
 
 /// Live look-back: within it one query covers everything since the watermark, whatever was late or missed.
@@ -24,12 +24,9 @@ pub fn look_back(interval: Duration) -> Duration {
 /// The exclusive start of a live query. The watermark is in the source's own clock, so that no clock offset enters;
 /// the server's time serves only entities without one, and as the bound of the look-back.
 #[must_use]
-pub fn live_start(mark: Option<Mark>, at: ServerTime, look_back: Duration) -> Stamp {
+pub fn live_start(watermark: Option<Stamp>, at: ServerTime, look_back: Duration) -> Stamp {
     let fresh = at.0.minus(look_back);
-    match mark {
-        Some(Mark::Stored(watermark)) if watermark >= fresh => watermark,
-        Some(Mark::Stored(_) | Mark::New) | None => fresh,
-    }
+    watermark.filter(|watermark| *watermark >= fresh).unwrap_or(fresh)
 }
 
 #[cfg(test)]
@@ -41,18 +38,17 @@ mod tests {
     #[test]
     fn a_reachable_watermark_is_the_start_and_an_old_one_is_left_to_the_ring_lane() {
         let now = Stamp::from_seconds(10_000);
-        let start = |mark| live_start(mark, ServerTime(now), look_back(INTERVAL));
+        let start = |watermark| live_start(watermark, ServerTime(now), look_back(INTERVAL));
         let recent = Stamp::from_seconds(9_800);
-        assert_eq!(start(Some(Mark::Stored(recent))), recent);
+        assert_eq!(start(Some(recent)), recent);
         assert_eq!(
-            start(Some(Mark::Stored(Stamp::from_seconds(9_700)))),
+            start(Some(Stamp::from_seconds(9_700))),
             Stamp::from_seconds(9_700)
         );
         assert_eq!(
-            start(Some(Mark::Stored(Stamp::from_seconds(9_699)))),
+            start(Some(Stamp::from_seconds(9_699))),
             Stamp::from_seconds(9_700)
         );
-        assert_eq!(start(Some(Mark::New)), Stamp::from_seconds(9_700));
         assert_eq!(start(None), Stamp::from_seconds(9_700));
     }
 

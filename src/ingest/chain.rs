@@ -1,8 +1,8 @@
 //! The chain: for each entity, in order of stamp, a row's interval starts, within half an interval, where the row
 //! before it ends, or ONE gap row spans the step between them.
 //!
-//! Owns: that rule, in [`extend`] (live rows, behind the watermark) and [`fill`] (rows inside a gap), and the
-//! [`Watermarks`]. Never does: I/O. What these functions return is written in one transaction, so the rule holds in
+//! Owns: that rule, in [`extend`] (live rows, behind the watermark), [`fill`] (rows inside a gap) and [`fall_silent`]
+//! (no rows for five minutes), and the [`Watermarks`]. Never does: I/O. What these functions return is written in one transaction, so the rule holds in
 //! the database at every moment, whatever is killed.
 //!
 //! The watermark of an entity is its newest stored row of the 20-second interval: everything before it is stored or
@@ -28,6 +28,10 @@ const OLDEST: Duration = Duration::from_secs(25 * 3600);
 
 /// Stamps further ahead of the server's clock than this are refused: one wrong year would create a chunk of its own.
 const NEWEST: Duration = Duration::from_secs(5 * 60);
+
+/// An entity that delivers nothing for this long while its platform answers is silent: from then on a gap without an
+/// end says so, and its next row closes it.
+pub const SILENT_AFTER: Duration = Duration::from_secs(5 * 60);
 
 const HALF_INTERVAL_MICROS: i64 = REALTIME_SECONDS as i64 * 1_000_000 / 2;
 
@@ -91,15 +95,15 @@ pub struct Extension {
     pub unkept: Unkept,
 }
 
-/// Cuts a live window down to the rows that extend the chain behind `watermark` (`None`: first contact), and
-/// finds the steps.
+/// Cuts a live window down to the rows that extend the chain behind the watermark (none: first contact), and finds
+/// the steps. The first step is where the entity may have been known not to run: it takes the hint.
 ///
 /// A row that is not settled, because a series lacks its value or because it follows a step, ends the window: it
 /// and everything after it is asked for again.
-pub fn extend(watermark: Option<Stamp>, window: &mut Window, at: ServerTime) -> Extension {
+pub fn extend(past: Past, window: &mut Window, at: ServerTime) -> Extension {
     let entity = window.entity;
     let mut extension = Extension {
-        watermark,
+        watermark: past.watermark,
         ..Extension::default()
     };
     let mut held = false;
@@ -136,14 +140,20 @@ pub fn extend(watermark: Option<Stamp>, window: &mut Window, at: ServerTime) -> 
             return false;
         }
         if steps {
+            let hint = if extension.gaps.is_empty() {
+                past.hint
+            } else {
+                None
+            };
             extension.gaps.push(NewGap {
                 entity,
                 step: Step {
                     from,
-                    to: head.stamp,
+                    to: Some(head.stamp),
                     initial,
                 },
                 reason: None,
+                hint,
             });
         }
         extension.watermark = Some(head.stamp);
@@ -170,8 +180,8 @@ pub fn fill(gap: &OpenGap, window: &mut Window, at: ServerTime) -> Residue {
     let mut residue = Residue::default();
     let mut last = from;
     let mut found = !initial;
-    let mut step = |from: Stamp, to: Stamp| {
-        let reason = if from < at.ring_start() {
+    let mut step = |from: Stamp, to: Option<Stamp>| {
+        let unknown = if from < at.ring_start() {
             Reason::Expired
         } else {
             Reason::NotPublished
@@ -183,7 +193,8 @@ pub fn fill(gap: &OpenGap, window: &mut Window, at: ServerTime) -> Residue {
                 to,
                 initial: false,
             },
-            reason: Some(reason),
+            reason: Some(gap.hint.unwrap_or(unknown)),
+            hint: None,
         });
     };
     let unkept = &mut residue.unkept;
@@ -193,24 +204,32 @@ pub fn fill(gap: &OpenGap, window: &mut Window, at: ServerTime) -> Residue {
             return false;
         }
         // Rows of 20 seconds only come here, so that the row at `to` starts one interval before it.
-        if head.stamp >= to || (found && head.stamp <= last) {
+        let behind = to.is_some_and(|to| head.stamp >= to);
+        if behind || (found && head.stamp <= last) {
             unkept.known += 1;
             return false;
         }
-        let overlaps_next = to.micros_since(head.stamp) < HALF_INTERVAL_MICROS;
+        // Without an end, what is young is the live lane's.
+        if to.is_none() && !at.is_settled(head.stamp) {
+            unkept.held += 1;
+            return false;
+        }
+        let overlaps_next = to.is_some_and(|to| to.micros_since(head.stamp) < HALF_INTERVAL_MICROS);
         let where_from = place(last, head);
         if overlaps_next || (found && where_from == Place::Overlaps) {
             unkept.overlap += 1;
             return false;
         }
         if found && where_from == Place::Steps {
-            step(last, head.stamp);
+            step(last, Some(head.stamp));
         }
         found = true;
         last = head.stamp;
         true
     });
-    let end_is_open = to.micros_since(last) - i64::from(REALTIME_SECONDS) * 1_000_000 > HALF_INTERVAL_MICROS;
+    let end_is_open = to.is_none_or(|to| {
+        to.micros_since(last) - i64::from(REALTIME_SECONDS) * 1_000_000 > HALF_INTERVAL_MICROS
+    });
     if found && end_is_open {
         step(last, to);
     }
@@ -223,7 +242,8 @@ pub fn give_up(gap: &OpenGap, reason: Reason) -> Residue {
     let explained = NewGap {
         entity: gap.entity,
         step: gap.step,
-        reason: Some(reason),
+        reason: Some(gap.hint.unwrap_or(reason)),
+        hint: None,
     };
     Residue {
         gaps: if gap.step.initial {
@@ -233,6 +253,26 @@ pub fn give_up(gap: &OpenGap, reason: Reason) -> Residue {
         },
         ..Residue::default()
     }
+}
+
+/// The gap without an end of an entity that has delivered nothing for [`SILENT_AFTER`]: open, since the source may
+/// still hold what came between its newest row and its end.
+#[must_use]
+pub fn fall_silent(entity: EntityId, past: Past, at: ServerTime) -> Option<NewGap> {
+    let from = past
+        .watermark
+        .filter(|from| !past.silent && at.0.since(*from) > SILENT_AFTER)?;
+    let step = Step {
+        from,
+        to: None,
+        initial: false,
+    };
+    Some(NewGap {
+        entity,
+        step,
+        reason: None,
+        hint: past.hint,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,57 +298,91 @@ fn place(before: Stamp, head: &RowHead) -> Place {
     }
 }
 
-/// What is known of an entity's past.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    /// Its newest stored row.
-    Stored(Stamp),
-    /// The database was asked and has no row.
-    New,
+/// What is known of an entity's past. The default is first contact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Its newest stored row of the 20-second interval; `None`: the database has no row.
+    pub watermark: Option<Stamp>,
+    /// It has a gap without an end.
+    pub silent: bool,
+    /// What was seen of it since that row that explains a gap: off, disconnected, removed, a stepped clock.
+    pub hint: Option<Reason>,
 }
 
-/// The watermarks of one platform, shared by its lanes (which read) and its flush loop (which moves them).
+/// The pasts of one platform's entities, shared by its lanes (which read and note what they see) and its flush loop
+/// (which moves watermarks after COMMIT).
 #[derive(Debug, Default)]
 pub struct Watermarks {
-    marks: Mutex<HashMap<EntityId, Mark>>,
+    pasts: Mutex<HashMap<EntityId, Past>>,
 }
 
 impl Watermarks {
-    /// An entity's mark; `None` while the database has not been asked about it.
+    /// An entity's past; `None` while the database has not been asked about it.
     #[must_use]
-    pub fn get(&self, entity: EntityId) -> Option<Mark> {
+    pub fn get(&self, entity: EntityId) -> Option<Past> {
         self.lock().get(&entity).copied()
     }
 
     /// Those of `entities` that the database has not been asked about.
     #[must_use]
     pub fn unknown(&self, entities: impl Iterator<Item = EntityId>) -> Vec<EntityId> {
-        let marks = self.lock();
-        entities.filter(|entity| !marks.contains_key(entity)).collect()
+        let pasts = self.lock();
+        entities.filter(|entity| !pasts.contains_key(entity)).collect()
     }
 
-    /// Notes what the database answered.
-    pub fn set(&self, marks: impl IntoIterator<Item = (EntityId, Mark)>) {
-        self.lock().extend(marks);
+    /// Every entity with a past.
+    #[must_use]
+    pub fn entities(&self) -> Vec<EntityId> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// Entities whose newest row is older than this, without those that are known to be silent.
+    #[must_use]
+    pub fn quiet(&self, since: Stamp) -> Vec<EntityId> {
+        let is_quiet =
+            |past: &Past| !past.silent && past.watermark.is_some_and(|watermark| watermark < since);
+        self.lock()
+            .iter()
+            .filter(|(_, past)| is_quiet(past))
+            .map(|(entity, _)| *entity)
+            .collect()
+    }
+
+    /// Notes what the database answered about entities that were unknown.
+    pub fn learn(&self, pasts: impl IntoIterator<Item = (EntityId, Past)>) {
+        self.lock().extend(pasts);
     }
 
     /// Forgets everything and starts from what the database answered.
-    pub fn replace(&self, marks: impl IntoIterator<Item = (EntityId, Mark)>) {
-        *self.lock() = marks.into_iter().collect();
+    pub fn replace(&self, pasts: impl IntoIterator<Item = (EntityId, Past)>) {
+        *self.lock() = pasts.into_iter().collect();
     }
 
-    /// Moves watermarks after a COMMIT.
-    pub fn advance(&self, committed: impl IntoIterator<Item = (EntityId, Stamp)>) {
-        self.set(
-            committed
-                .into_iter()
-                .map(|(entity, stamp)| (entity, Mark::Stored(stamp))),
-        );
+    /// Notes what was seen of entities. It stays until their next stored row.
+    pub fn hint(&self, seen: impl IntoIterator<Item = (EntityId, Reason)>) {
+        let mut pasts = self.lock();
+        for (entity, reason) in seen {
+            if let Some(past) = pasts.get_mut(&entity) {
+                past.hint = Some(reason);
+            }
+        }
+    }
+
+    /// Notes what was seen of the platform as a whole, for entities of which nothing better is known.
+    pub fn hint_all(&self, reason: Reason) {
+        for past in self.lock().values_mut() {
+            past.hint = past.hint.or(Some(reason));
+        }
+    }
+
+    /// Takes over what a COMMIT has made true.
+    pub fn commit(&self, pasts: impl IntoIterator<Item = (EntityId, Past)>) {
+        self.lock().extend(pasts);
     }
 
     // A panic while the map was held leaves it whole: entries are replaced one by one.
-    fn lock(&self) -> MutexGuard<'_, HashMap<EntityId, Mark>> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<EntityId, Past>> {
+        self.pasts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

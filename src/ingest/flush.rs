@@ -1,13 +1,16 @@
 //! The flush loop of one platform: batches in, one transaction at a time, watermarks forward.
 //!
 //! Owns: the order of things. Never does: keeping rows for a second try. Whatever goes wrong, it throws away what is
-//! queued or in flight, counts it as `requeried`, reads the watermarks again, and only then lets the lanes ask the
-//! source again ([`Readiness`]).
+//! queued or in flight, counts it as `requeried`, waits as long as [`policy`] says, reads the watermarks again, and
+//! only then lets the lanes ask the source again ([`Readiness`]). The one exception is a flush that the server refuses
+//! for the sake of a row: what can be stored of it is stored, the row is counted as `poison` (`salvage`).
 //!
-//! Invariants: one flush at a time; an entity's window is never split over transactions; a watermark moves only
-//! after COMMIT; a batch that was asked for before the watermarks were read again is never stored.
+//! Invariants: one flush at a time; an entity's window is never split over transactions, except around a refused row;
+//! a watermark moves only after COMMIT; a batch that was asked for before the watermarks were read again is never
+//! stored.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,21 +18,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::chain::{self, Mark, Unkept, Watermarks};
-use super::queue::{Batch, Found, Outcome, Turn, Work};
+use super::chain::{Past, Unkept, Watermarks};
+use super::joined::Joined;
+use super::policy::{Policy, Tell, Told, Troubles, policy};
+use super::queue::{Batch, Outcome};
+use super::salvage::{self, Salvaged, salvage};
 use super::writers::Writers;
 use crate::clock::WallClock;
 use crate::error::Chain;
-use crate::model::gap::OpenGap;
-use crate::model::gap::Reason;
-use crate::model::ids::{EntityId, EntityKind};
-use crate::model::sample::Window;
-use crate::retry::Backoff;
+use crate::model::ids::EntityId;
+use crate::model::ids::EntityKind;
 use crate::store::Class;
 use crate::store::Database;
 use crate::store::Error;
 use crate::store::copy::Flush;
-use crate::store::copy::Written;
 use crate::store::lease::Lease;
 use crate::telemetry::metrics::{DatabaseMetrics, Dropped, FlushResult, PlatformMetrics};
 use crate::units::Stamp;
@@ -40,6 +42,9 @@ const ENOUGH_ROWS: usize = 8_000;
 
 /// How long a small flush waits for company. Batches of one poll arrive within this of one another.
 const GATHER: Duration = Duration::from_millis(100);
+
+/// Refused rows that are remembered. When there are more, the oldest trouble may be told and counted a second time.
+const MOST_REMEMBERED: usize = 4_096;
 
 /// Whether the lanes may ask the source, and under which reading of the watermarks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,16 +85,21 @@ pub struct FlushLoop {
 /// A batch on its way, ready to be answered.
 struct Waiting {
     receipt: tokio::sync::oneshot::Sender<Outcome>,
+    /// Its answers among those of the flush.
+    marks: Range<usize>,
     n_rows: usize,
     _permit: crate::budget::Permit,
 }
+
+/// Rows that were refused. A newest row is asked for again until another follows it: it is counted and told once.
+type Poison = HashSet<(EntityId, Stamp)>;
 
 impl FlushLoop {
     /// Runs until the lanes have ended and what they sent is flushed. `stopping` ends the waits for a database that
     /// is away.
     pub async fn run(mut self, stopping: CancellationToken) {
-        let seed = u64::try_from(self.lease.platform.0).unwrap_or(1);
-        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30), seed);
+        let mut troubles = Troubles::new(u64::try_from(self.lease.platform.0).unwrap_or(1));
+        let mut poison = Poison::new();
         loop {
             if !self.readiness.borrow().ready {
                 let reading = tokio::select! {
@@ -97,13 +107,11 @@ impl FlushLoop {
                     reading = self.read_watermarks() => reading,
                 };
                 if let Err(error) = reading {
-                    self.report(&error, "cannot read watermarks; trying again");
-                    let wait = backoff.next_wait();
-                    tokio::select! {
-                        () = stopping.cancelled() => return,
-                        () = tokio::time::sleep(wait) => {}
+                    let again = self.recover(&mut troubles, &error, "cannot read watermarks", &stopping);
+                    if again.await {
+                        continue;
                     }
-                    continue;
+                    return;
                 }
             }
             // The lanes hold the other end: it closes when they have ended, so that nothing they sent is left.
@@ -111,37 +119,59 @@ impl FlushLoop {
                 return;
             };
             let batches = self.gather(first).await;
-            match self.flush(batches).await {
-                Ok(()) => backoff.reset(),
-                Err(error) if error.class() == Class::Fenced => {
-                    tracing::warn!(error = %Chain(&error), "another collector owns the platform now");
-                    self.lost.cancel();
-                    stopping.cancelled().await;
-                    return;
+            match self.flush(batches, &mut poison).await {
+                // Nothing to write says nothing about the database.
+                Ok(0) => {}
+                Ok(_) => {
+                    if troubles.over() {
+                        tracing::info!("samples are stored again");
+                    }
                 }
                 Err(error) => {
-                    self.report(&error, "flush failed; its samples will be asked for again");
-                    let wait = backoff.next_wait();
-                    tokio::select! {
-                        () = stopping.cancelled() => return,
-                        () = tokio::time::sleep(wait) => {}
+                    if !self.recover(&mut troubles, &error, "flush failed", &stopping).await {
+                        return;
                     }
                 }
             }
         }
     }
 
-    fn report(&self, error: &Error, what: &'static str) {
+    /// Tells of a failure and waits as the policy says; false where there is nothing more to do.
+    async fn recover(
+        &mut self,
+        troubles: &mut Troubles,
+        error: &Error,
+        what: &'static str,
+        stopping: &CancellationToken,
+    ) -> bool {
         self.database_metrics.failed(error.class().as_str());
-        tracing::warn!(error = %Chain(error), "{what}");
+        let policy = policy(error.class());
+        let (wait, told) = troubles.came(policy);
+        tell(policy, told, error, what);
+        let Some(wait) = wait else {
+            self.lost.cancel();
+            stopping.cancelled().await;
+            return false;
+        };
+        let end = Instant::now() + wait;
+        loop {
+            let late = tokio::select! {
+                () = stopping.cancelled() => return false,
+                () = tokio::time::sleep_until(end) => return true,
+                late = self.batches.recv() => late,
+            };
+            // What was under way when it happened must not hold its lane and its part of the budget meanwhile.
+            let Some(late) = late else { return false };
+            self.metrics.dropped(Dropped::Requeried, late.work.n_rows());
+            answer(late.receipt, Outcome::Discarded);
+        }
     }
 
     /// Reads the watermarks and lets the lanes ask.
     async fn read_watermarks(&mut self) -> Result<(), Error> {
-        let marks = self
-            .database
-            .watermarks(self.lease.platform, self.clock.now())
-            .await?;
+        let platform = self.lease.platform;
+        let marks = self.database.watermarks(platform, self.clock.now()).await?;
+        let silent = self.database.silent(platform).await?;
         let newest = marks.iter().map(|(_, stamp)| *stamp).max();
         tracing::info!(
             n_entities = marks.len(),
@@ -151,11 +181,27 @@ impl FlushLoop {
         if let Some(newest) = newest {
             self.metrics.newest_sample(newest);
         }
-        self.watermarks.replace(
-            marks
-                .into_iter()
-                .map(|(entity, stamp)| (entity, Mark::Stored(stamp))),
-        );
+        // A silent entity's gap starts at its newest row, however old that is.
+        let silent = silent.into_iter().map(|(entity, watermark, hint)| {
+            (
+                entity,
+                Past {
+                    watermark: Some(watermark),
+                    silent: true,
+                    hint,
+                },
+            )
+        });
+        let speaking = marks.into_iter().map(|(entity, stamp)| {
+            (
+                entity,
+                Past {
+                    watermark: Some(stamp),
+                    ..Past::default()
+                },
+            )
+        });
+        self.watermarks.replace(speaking.chain(silent));
         self.readiness.send_modify(|readiness| {
             readiness.generation += 1;
             readiness.ready = true;
@@ -180,7 +226,8 @@ impl FlushLoop {
         batches
     }
 
-    async fn flush(&mut self, batches: Vec<Batch>) -> Result<(), Error> {
+    /// Returns how many transactions it took.
+    async fn flush(&mut self, batches: Vec<Batch>, poison: &mut Poison) -> Result<usize, Error> {
         let generation = self.readiness.borrow().generation;
         let mut joined = Joined::default();
         let mut waiting = Vec::with_capacity(batches.len());
@@ -196,49 +243,41 @@ impl FlushLoop {
                 answer(receipt, Outcome::Discarded);
                 continue;
             }
-            let n_rows = match work {
-                Work::Live(windows) => joined.extend(windows, turn, &self.watermarks),
-                Work::Ring(gaps) => joined.fill(gaps, turn.at),
-            };
+            let first_mark = joined.marks.len();
+            let n_rows = joined.add(work, turn, &self.watermarks);
             waiting.push(Waiting {
                 receipt,
+                marks: first_mark..joined.marks.len(),
                 n_rows,
                 _permit: permit,
             });
         }
+        self.count_unkept(joined.unkept);
+        let started = Instant::now();
+        let mut transactions = Transactions {
+            flush: self,
+            poison,
+            n_committed: 0,
+        };
+        let stored = transactions.store(&mut joined).await;
+        let n_transactions = transactions.n_committed;
+        let Salvaged { n_lost, failed } = stored;
+        for waiting in &mut waiting {
+            let lost = n_lost.get(waiting.marks.clone()).unwrap_or_default();
+            waiting.n_rows = waiting.n_rows.saturating_sub(lost.iter().sum());
+        }
+        if let Some(error) = failed {
+            self.discard(waiting, n_lost.iter().sum());
+            return Err(error);
+        }
         let Joined {
-            flush,
-            watermarks,
-            unkept,
+            pasts,
             live,
             n_recovered,
             explained,
             opened,
+            ..
         } = joined;
-        self.count_unkept(unkept);
-        let n_rows: usize = waiting.iter().map(|waiting| waiting.n_rows).sum();
-        let started = Instant::now();
-        let result = if flush.is_empty() {
-            Ok(Written::default())
-        } else {
-            self.writers.write(&self.lease, &flush).await
-        };
-        let written = match result {
-            Ok(written) => written,
-            Err(error) => {
-                let result = match error.class() {
-                    Class::Fenced => FlushResult::Fenced,
-                    Class::Unknown => FlushResult::Unknown,
-                    _ => FlushResult::Error,
-                };
-                self.metrics.flushed(result, started.elapsed());
-                self.discard(waiting);
-                return Err(error);
-            }
-        };
-        self.metrics.flushed(FlushResult::Ok, started.elapsed());
-        self.metrics.rows_written(EntityKind::Host, written.host_rows);
-        self.metrics.rows_written(EntityKind::Vm, written.vm_rows);
         self.metrics.recovered(n_recovered);
         for (reason, n) in explained {
             self.metrics.gaps_explained(reason, n);
@@ -246,23 +285,19 @@ impl FlushLoop {
         for (turn, stamp) in live {
             self.metrics.sample_age(turn.age(stamp));
         }
-        if let Some(newest) = watermarks.values().max() {
-            self.metrics.newest_sample(*newest);
+        if let Some(newest) = pasts.values().filter_map(|past| past.watermark).max() {
+            self.metrics.newest_sample(newest);
         }
-        tracing::debug!(n_rows, elapsed = ?started.elapsed(), "flushed");
-        self.watermarks.advance(watermarks);
+        let n_rows: usize = waiting.iter().map(|waiting| waiting.n_rows).sum();
+        tracing::debug!(n_rows, n_transactions, elapsed = ?started.elapsed(), "flushed");
+        self.watermarks.commit(pasts);
         if opened {
             self.gaps_opened.notify_one();
         }
-        for Waiting {
-            receipt,
-            n_rows,
-            _permit,
-        } in waiting
-        {
+        for Waiting { receipt, n_rows, .. } in waiting {
             answer(receipt, Outcome::Stored { n_rows });
         }
-        Ok(())
+        Ok(n_transactions)
     }
 
     fn count_unkept(&self, unkept: Unkept) {
@@ -283,16 +318,9 @@ impl FlushLoop {
     }
 
     /// Throws away what failed and what waits behind it; the watermarks are in doubt from here on.
-    fn discard(&mut self, failed: Vec<Waiting>) {
+    fn discard(&mut self, failed: Vec<Waiting>, mut n_rows: usize) {
         self.readiness.send_modify(|readiness| readiness.ready = false);
-        let mut n_rows = 0;
-        for Waiting {
-            receipt,
-            n_rows: rows,
-            _permit,
-        } in failed
-        {
-            n_rows += rows;
+        for Waiting { receipt, .. } in failed {
             answer(receipt, Outcome::Discarded);
         }
         while let Ok(batch) = self.batches.try_recv() {
@@ -303,80 +331,92 @@ impl FlushLoop {
     }
 }
 
+/// The transactions of one flush: one, unless a row of it is refused.
+struct Transactions<'a> {
+    flush: &'a FlushLoop,
+    poison: &'a mut Poison,
+    n_committed: usize,
+}
+
+impl Transactions<'_> {
+    async fn store(&mut self, joined: &mut Joined) -> Salvaged<Error> {
+        let nothing_lost = Salvaged {
+            n_lost: Vec::new(),
+            failed: None,
+        };
+        if joined.flush.is_empty() {
+            return nothing_lost;
+        }
+        match salvage::Store::write(self, &joined.flush).await {
+            Ok(()) => nothing_lost,
+            Err(error) if <Self as salvage::Store>::refuses_rows(&error) => {
+                tracing::debug!(error = %Chain(&error), "a flush is refused for the sake of a row");
+                Box::pin(salvage(self, joined)).await
+            }
+            Err(error) => Salvaged {
+                n_lost: joined.marks.iter().map(|mark| mark.n_rows).collect(),
+                failed: Some(error),
+            },
+        }
+    }
+}
+
+impl salvage::Store for Transactions<'_> {
+    type Error = Error;
+
+    async fn write(&mut self, flush: &Flush) -> Result<(), Error> {
+        let FlushLoop {
+            writers,
+            lease,
+            metrics,
+            ..
+        } = self.flush;
+        let started = Instant::now();
+        let written = writers.write(lease, flush).await;
+        let result = match written.as_ref().map_err(Error::class) {
+            Ok(_) => FlushResult::Ok,
+            Err(Class::Fenced) => FlushResult::Fenced,
+            Err(Class::Unknown) => FlushResult::Unknown,
+            Err(_) => FlushResult::Error,
+        };
+        metrics.flushed(result, started.elapsed());
+        let written = written?;
+        metrics.rows_written(EntityKind::Host, written.host_rows);
+        metrics.rows_written(EntityKind::Vm, written.vm_rows);
+        metrics.rows_duplicate(written.duplicates);
+        self.n_committed += 1;
+        Ok(())
+    }
+
+    fn refuses_rows(error: &Error) -> bool {
+        matches!(error.class(), Class::Data | Class::Duplicate)
+    }
+
+    fn left_out(&mut self, entity: EntityId, stamp: Stamp, error: &Error) {
+        if self.poison.len() >= MOST_REMEMBERED {
+            self.poison.clear();
+        }
+        if self.poison.insert((entity, stamp)) {
+            self.flush.metrics.dropped(Dropped::Poison, 1);
+            tracing::error!(%entity, %stamp, error = %Chain(error), "the database refuses a row; it is left out");
+        }
+    }
+}
+
+fn tell(policy: &Policy, told: Told, error: &Error, what: &'static str) {
+    let (error, advice) = (Chain(error), policy.advice);
+    let Told::Aloud { untold } = told else {
+        tracing::debug!(%error, "{what}; {advice}");
+        return;
+    };
+    let untold = (untold > 0).then_some(untold);
+    match policy.tell {
+        Tell::Warn => tracing::warn!(%error, untold, "{what}; {advice}"),
+        Tell::Error | Tell::ErrorOnce => tracing::error!(%error, untold, "{what}; {advice}"),
+    }
+}
+
 /// A lane that has gone away does not want to know.
 fn answer(receipt: tokio::sync::oneshot::Sender<Outcome>, outcome: Outcome) {
     receipt.send(outcome).ok();
-}
-
-/// Batches joined to one flush, the chain kept across them.
-#[derive(Default)]
-struct Joined {
-    flush: Flush,
-    watermarks: HashMap<EntityId, Stamp>,
-    unkept: Unkept,
-    live: Vec<(Turn, Stamp)>,
-    n_recovered: usize,
-    explained: HashMap<Reason, usize>,
-    opened: bool,
-}
-
-impl Joined {
-    fn extend(&mut self, windows: Vec<Window>, turn: Turn, watermarks: &Watermarks) -> usize {
-        let mut n_rows = 0;
-        for mut window in windows {
-            let entity = window.entity;
-            let before = self
-                .watermarks
-                .get(&entity)
-                .copied()
-                .or_else(|| match watermarks.get(entity) {
-                    Some(Mark::Stored(stamp)) => Some(stamp),
-                    Some(Mark::New) | None => None,
-                });
-            let extension = chain::extend(before, &mut window, turn.at);
-            self.unkept.add(extension.unkept);
-            self.opened |= !extension.gaps.is_empty();
-            self.flush.gaps_new.extend(extension.gaps);
-            if window.is_empty() {
-                continue;
-            }
-            if let Some(watermark) = extension.watermark {
-                self.watermarks.insert(entity, watermark);
-            }
-            n_rows += window.len();
-            self.live
-                .extend(window.heads().iter().map(|head| (turn, head.stamp)));
-            self.flush.windows.push(window);
-        }
-        n_rows
-    }
-
-    fn fill(&mut self, gaps: Vec<(OpenGap, Found)>, at: chain::ServerTime) -> usize {
-        let mut n_rows = 0;
-        for (gap, found) in gaps {
-            let residue = match found {
-                Found::Rows(mut window) => {
-                    let residue = chain::fill(&gap, &mut window, at);
-                    n_rows += window.len();
-                    if !window.is_empty() {
-                        self.flush.windows.push(window);
-                    }
-                    residue
-                }
-                Found::Gone(reason) => chain::give_up(&gap, reason),
-                Found::Refused => {
-                    self.flush.gaps_asked.push(gap.id);
-                    continue;
-                }
-            };
-            self.unkept.add(residue.unkept);
-            for reason in residue.gaps.iter().filter_map(|gap| gap.reason) {
-                *self.explained.entry(reason).or_default() += 1;
-            }
-            self.flush.gaps_done.push(gap.id);
-            self.flush.gaps_new.extend(residue.gaps);
-        }
-        self.n_recovered += n_rows;
-        n_rows
-    }
 }

@@ -12,6 +12,7 @@ use super::chain::ServerTime;
 use crate::budget::Permit;
 use crate::model::gap::OpenGap;
 use crate::model::gap::Reason;
+use crate::model::ids::EntityId;
 use crate::model::sample::Window;
 use crate::units::Stamp;
 
@@ -25,6 +26,8 @@ pub enum Work {
     Live(Vec<Window>),
     /// Gaps with what was found inside each.
     Ring(Vec<(OpenGap, Found)>),
+    /// Entities that may have fallen silent: a whole poll has passed without an answer for them.
+    Quiet(Vec<EntityId>),
 }
 
 /// What the source has for a gap.
@@ -59,6 +62,7 @@ impl Work {
                     Found::Gone(_) | Found::Refused => 0,
                 })
                 .sum(),
+            Self::Quiet(_) => 0,
         }
     }
 }

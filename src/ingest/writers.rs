@@ -1,16 +1,23 @@
 //! The connections that rows are copied through: a few, dedicated, shared by the platforms.
 //!
-//! Owns: opening them, and opening them again. Never does: two flushes on one connection at a time; a flush takes
-//! its slot for the whole transaction. A platform always uses the same slot, so that its flushes keep their order
-//! even across a reconnect. Metadata work goes through the pool and never waits for a COPY.
+//! Owns: opening them, and opening them again; the way around rows that are stored already. Never does: two flushes
+//! on one connection at a time; a flush takes its slot for the whole transaction. A platform always uses the same
+//! slot, so that its flushes keep their order even across a reconnect. Metadata work goes through the pool and never
+//! waits for a COPY.
+//!
+//! Invariants: a slot is held no longer than the deadline, whatever happens on its connection, so that the other
+//! platforms of the slot get their turn; a connection whose flush was cancelled, ran late or failed in a way that
+//! leaves it in doubt is closed and never used again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::policy::policy;
 use crate::model::ids::PlatformId;
 use crate::store;
+use crate::store::Class;
 use crate::store::Database;
 use crate::store::copy::Flush;
 use crate::store::copy::Writer;
@@ -21,7 +28,7 @@ use crate::store::lease::Lease;
 /// 10,000 rows takes about 0.1 s.
 const MOST_CONNECTIONS: usize = 4;
 
-/// A flush that takes longer is given up; its connection is dropped and its outcome unknown. Longer than the
+/// A flush that takes longer, its connection included, is given up; its outcome is unknown. Longer than the
 /// session's own statement time-out, so that usually the server speaks first.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(75);
 
@@ -29,6 +36,7 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(75);
 #[derive(Debug, Clone)]
 pub struct Writers {
     database: Database,
+    deadline: Duration,
     slots: Arc<[Mutex<Option<Writer>>]>,
 }
 
@@ -39,36 +47,64 @@ impl Writers {
         let n_slots = n_platforms.clamp(1, MOST_CONNECTIONS);
         Self {
             database,
+            deadline: FLUSH_DEADLINE,
             slots: (0..n_slots).map(|_| Mutex::new(None)).collect(),
         }
     }
 
-    /// Writes one flush of the lease's platform, in one transaction.
+    /// The same slots with another deadline.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Writes one flush of the lease's platform, in one transaction. If a row of it is stored already, the whole
+    /// flush is written again, on the same connection, leaving out what is stored.
+    ///
+    /// Cancelling closes the connection: the flush is then not stored, unless its COMMIT had been sent.
     ///
     /// # Errors
-    /// When nothing was committed, or when that is not known ([`store::Class::Unknown`]). The connection
-    /// is dropped then and opened again by the next flush.
+    /// When nothing was committed, or when that is not known ([`Class::Unknown`], or a deadline). The connection is
+    /// dropped then and opened again by the next flush, except where [`policy`] says that it is good.
     pub async fn write(&self, lease: &Lease, flush: &Flush) -> Result<Written, store::Error> {
-        let late = || store::Error::Deadline {
-            attempt: "flush",
-            after: FLUSH_DEADLINE,
-        };
+        let late = || store::Error::Deadline { attempt: "flush", after: self.deadline };
         let slot = self.slot(lease.platform).ok_or_else(late)?;
         let mut place = slot.lock().await;
-        // Taken out, so that a cancelled flush leaves an empty slot and never a half-used connection.
-        let mut writer = match place.take().filter(Writer::is_usable) {
+        // Taken out, so that a cancelled or late flush leaves an empty slot and never a half-used connection.
+        let writer = place.take().filter(Writer::is_usable);
+        let (writer, result) = tokio::time::timeout(self.deadline, self.attempt(writer, lease, flush))
+            .await
+            .unwrap_or_else(|_elapsed| Err(late()))?;
+        let keeps = |error: &store::Error| policy(error.class()).keeps_connection;
+        if writer.is_usable() && result.as_ref().err().is_none_or(keeps) {
+            *place = Some(writer);
+        }
+        result
+    }
+
+    async fn attempt(
+        &self,
+        writer: Option<Writer>,
+        lease: &Lease,
+        flush: &Flush,
+    ) -> Result<(Writer, Result<Written, store::Error>), store::Error> {
+        let mut writer = match writer {
             Some(writer) => writer,
             None => self.database.writer().await?,
         };
-        let written = tokio::time::timeout(FLUSH_DEADLINE, writer.write(lease, flush))
-            .await
-            .unwrap_or_else(|_elapsed| Err(late()))?;
-        *place = Some(writer);
-        Ok(written)
+        let mut result = writer.write(lease, flush).await;
+        if is_duplicate(&result) && writer.is_usable() {
+            result = writer.write_staged(lease, flush).await;
+        }
+        Ok((writer, result))
     }
 
     fn slot(&self, platform: PlatformId) -> Option<&Mutex<Option<Writer>>> {
         let index = usize::try_from(platform.0).unwrap_or(0) % self.slots.len().max(1);
         self.slots.get(index)
     }
+}
+
+fn is_duplicate(result: &Result<Written, store::Error>) -> bool {
+    result.as_ref().is_err_and(|error| error.class() == Class::Duplicate)
 }

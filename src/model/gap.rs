@@ -111,6 +111,8 @@ pub struct OpenGap {
     pub entity: EntityId,
     /// Its bounds and kind.
     pub step: Step,
+    /// What was known of the entity when the gap was found: the reason, if the source has nothing there.
+    pub hint: Option<Reason>,
 }
 
 /// Bounds of a step, sample stamps exclusive at both ends: samples with `from < stamp < to` are missing.
@@ -118,8 +120,8 @@ pub struct OpenGap {
 pub struct Step {
     /// Stamp of the row before, or the ring's start where the entity is seen for the first time.
     pub from: Stamp,
-    /// Stamp of the row after.
-    pub to: Stamp,
+    /// Stamp of the row after; `None` while there is none: the entity is silent, and its next row closes the step.
+    pub to: Option<Stamp>,
     /// True where `from` is no sample but the ring's start at first contact: what precedes the first sample
     /// found is no gap, since nothing was ever expected there.
     pub initial: bool,
@@ -134,4 +136,6 @@ pub struct NewGap {
     pub step: Step,
     /// `None`: open, to be asked for. `Some`: explained.
     pub reason: Option<Reason>,
+    /// What is known of the entity, for an open gap.
+    pub hint: Option<Reason>,
 }

@@ -27,7 +27,7 @@ use tokio_postgres::{CopyInSink, Statement};
 
 use self::encode::Encoder;
 use crate::model::gap::{GapId, NewGap};
-use crate::model::ids::EntityKind;
+use crate::model::ids::{EntityId, EntityKind};
 use crate::model::sample::Window;
 use crate::store::connect::{Database, Dedicated, bounded, commit};
 use crate::store::error::{Class, Error};
@@ -50,11 +50,16 @@ WHERE platform_id = $1 AND gap_id = ANY ($2)";
 
 const INSERT_GAPS: &str = "\
 INSERT INTO virt_collection_gap (platform_id, entity_kind, entity_id, from_time, to_time, is_initial, state, reason,
-                                 explained_at)
+                                 hint, explained_at)
 SELECT $1, kind, id, from_time, to_time, is_initial,
-       CASE WHEN reason IS NULL THEN 'open' ELSE 'explained' END, reason,
+       CASE WHEN reason IS NULL THEN 'open' ELSE 'explained' END, reason, hint,
        CASE WHEN reason IS NOT NULL THEN clock_timestamp() END
-FROM unnest($2, $3, $4, $5, $6, $7) AS gap (kind, id, from_time, to_time, is_initial, reason)";
+FROM unnest($2, $3, $4, $5, $6, $7, $8) AS gap (kind, id, from_time, to_time, is_initial, reason, hint)";
+
+/// The gap without an end of an entity that speaks again; the step that it leaves, if any, is among the new gaps.
+const END_SILENCE: &str = "\
+DELETE FROM virt_collection_gap AS gap USING unnest($2, $3) AS entity (kind, id)
+WHERE gap.platform_id = $1 AND gap.entity_kind = entity.kind AND gap.entity_id = entity.id AND gap.to_time IS NULL";
 
 /// Kept for the life of the connection: made for each batch they would bloat the catalogue.
 const CREATE_STAGE: &str = "\
@@ -72,6 +77,8 @@ pub struct Flush {
     pub gaps_done: Vec<GapId>,
     /// Gap rows that were asked for in vain and stay open.
     pub gaps_asked: Vec<GapId>,
+    /// Entities that were silent and are not any more: their gap without an end is deleted.
+    pub speaking: Vec<EntityId>,
 }
 
 impl Flush {
@@ -82,6 +89,7 @@ impl Flush {
             && self.gaps_new.is_empty()
             && self.gaps_done.is_empty()
             && self.gaps_asked.is_empty()
+            && self.speaking.is_empty()
     }
 }
 
@@ -119,6 +127,7 @@ pub struct Writer {
     delete_gaps: Statement,
     ask_gaps: Statement,
     insert_gaps: Statement,
+    end_silence: Statement,
     usable: bool,
 }
 
@@ -173,12 +182,15 @@ impl Database {
                         Type::TIMESTAMPTZ_ARRAY,
                         Type::BOOL_ARRAY,
                         Type::TEXT_ARRAY,
+                        Type::TEXT_ARRAY,
                     ],
                 ),
             )
             .await
         });
         let (host, vm, delete_gaps, ask_gaps, insert_gaps) = prepared.await?;
+        let end_silence = [Type::INT4, Type::TEXT_ARRAY, Type::INT4_ARRAY];
+        let end_silence = bounded(PREPARE, connection.prepare_typed(END_SILENCE, &end_silence)).await?;
         let direct = Tables { host, vm };
         Ok(Writer {
             connection,
@@ -187,6 +199,7 @@ impl Database {
             delete_gaps,
             ask_gaps,
             insert_gaps,
+            end_silence,
             usable: true,
         })
     }
@@ -362,13 +375,26 @@ impl Writer {
         let kinds: Vec<&str> = new.iter().map(|gap| gap.entity.kind.as_str()).collect();
         let entities: Vec<i32> = new.iter().map(|gap| gap.entity.id).collect();
         let from: Vec<Stamp> = new.iter().map(|gap| gap.step.from).collect();
-        let to: Vec<Stamp> = new.iter().map(|gap| gap.step.to).collect();
+        let to: Vec<Option<Stamp>> = new.iter().map(|gap| gap.step.to).collect();
         let initial: Vec<bool> = new.iter().map(|gap| gap.step.initial).collect();
         let reason: Vec<Option<&str>> = new
             .iter()
             .map(|gap| gap.reason.map(|reason| reason.as_str()))
             .collect();
+        let hint: Vec<Option<&str>> = new.iter().map(|gap| gap.hint.map(|hint| hint.as_str())).collect();
+        let speaking = &flush.speaking;
+        let speaking_kinds: Vec<&str> = speaking.iter().map(|entity| entity.kind.as_str()).collect();
+        let speaking_ids: Vec<i32> = speaking.iter().map(|entity| entity.id).collect();
 
+        let end_silence = async {
+            if speaking.is_empty() {
+                Ok(0)
+            } else {
+                self.connection
+                    .execute(&self.end_silence, &[&platform, &speaking_kinds, &speaking_ids])
+                    .await
+            }
+        };
         let delete = async {
             if done.is_empty() {
                 Ok(0)
@@ -391,16 +417,18 @@ impl Writer {
             if new.is_empty() {
                 return Ok(0);
             }
-            let rows: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-                [&platform, &kinds, &entities, &from, &to, &initial, &reason];
+            let rows: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
+                [&platform, &kinds, &entities, &from, &to, &initial, &reason, &hint];
             self.connection.execute(&self.insert_gaps, &rows).await
         };
-        let (deleted, asked, inserted) =
-            bounded(ATTEMPT, async { Ok(future::join3(delete, ask, insert).await) }).await?;
+        // Sent in this order: the gap without an end goes before the one that takes its place comes.
+        let all = Box::pin(future::join4(delete, ask, end_silence, insert));
+        let (deleted, asked, ended, inserted) = bounded(ATTEMPT, async { Ok(all.await) }).await?;
         let refused = |source| Error::statement(ATTEMPT, source);
-        let (found, _, _) = (
+        let (found, _, _, _) = (
             deleted.map_err(refused)?,
             asked.map_err(refused)?,
+            ended.map_err(refused)?,
             inserted.map_err(refused)?,
         );
         let expected = u64::try_from(done.len()).unwrap_or(u64::MAX);

@@ -42,11 +42,18 @@ impl Migration {
 }
 
 /// All steps in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "first",
-    sql: include_str!("../../sql/migrations/0001_first.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "first",
+        sql: include_str!("../../sql/migrations/0001_first.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "gap_hint",
+        sql: include_str!("../../sql/migrations/0002_gap_hint.sql"),
+    },
+];
 
 /// The roles that `sql/bootstrap.sql` makes.
 const ROLES: [&str; 3] = ["virt_owner", "virt_writer", "virt_reader"];

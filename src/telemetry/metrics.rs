@@ -79,9 +79,11 @@ metrics_table! {
     SAMPLES_RECEIVED = "virt_collector_samples_received_total", Kind::Counter, ["platform"],
         "Samples decoded from replies.";
     SAMPLES_DROPPED = "virt_collector_samples_dropped_total", Kind::Counter, ["platform", "reason"],
-        "Samples not stored: known (stored before), overlap, held (asked again when settled), refused (insane stamp), requeried (thrown away with a failed flush and asked again).";
+        "Samples not stored: known (stored before), overlap, held (asked again when settled), refused (insane stamp), requeried (thrown away with a failed flush and asked again), poison (refused by the database).";
     ROWS_WRITTEN = "virt_collector_rows_written_total", Kind::Counter, ["platform", "kind"],
         "Rows committed.";
+    ROWS_DUPLICATE = "virt_collector_rows_duplicate_total", Kind::Counter, ["platform"],
+        "Rows left out because they were stored already.";
     SAMPLE_AGE = "virt_collector_sample_age_at_commit_seconds", Kind::Histogram(AGE_BUCKETS), ["platform"],
         "Age of a live sample when it is committed, by the platform's clock.";
     GAPS_OPEN = "virt_collector_gaps_open", Kind::Gauge, ["platform"],
@@ -177,6 +179,8 @@ pub enum Dropped {
     Refused,
     /// Thrown away with a failed flush; asked again.
     Requeried,
+    /// Refused by the database.
+    Poison,
 }
 
 /// The counters and gauges of one lane.
@@ -217,8 +221,9 @@ pub struct PlatformMetrics {
     lease_held: Gauge,
     polls_skipped: Counter,
     received: Counter,
-    dropped: [Counter; 5],
+    dropped: [Counter; 6],
     rows: [Counter; 2],
+    duplicate: Counter,
     sample_age: Histogram,
     gaps_open: Gauge,
     recovered: Counter,
@@ -293,9 +298,10 @@ impl PlatformMetrics {
             lease_held: gauge!(LEASE_HELD, "platform" => name.clone()),
             polls_skipped: counter!(POLLS_SKIPPED, "platform" => name.clone()),
             received: counter!(SAMPLES_RECEIVED, "platform" => name.clone()),
-            dropped: ["known", "overlap", "held", "refused", "requeried"].map(dropped),
+            dropped: ["known", "overlap", "held", "refused", "requeried", "poison"].map(dropped),
             rows: EntityKind::ALL
                 .map(|kind| counter!(ROWS_WRITTEN, "platform" => name.clone(), "kind" => kind.as_str())),
+            duplicate: counter!(ROWS_DUPLICATE, "platform" => name.clone()),
             sample_age: histogram!(SAMPLE_AGE, "platform" => name.clone()),
             gaps_open: gauge!(GAPS_OPEN, "platform" => name.clone()),
             recovered: counter!(SAMPLES_RECOVERED, "platform" => name.clone()),
@@ -371,6 +377,11 @@ impl PlatformMetrics {
         if let Some(counter) = self.rows.get(kind as usize) {
             counter.increment(n);
         }
+    }
+
+    /// Rows that were stored already.
+    pub fn rows_duplicate(&self, n: u64) {
+        self.duplicate.increment(n);
     }
 
     /// Age of a live sample at commit.

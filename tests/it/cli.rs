@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use support::database::{Database, Role};
 use vsphere_simulator::{Action, Rule, Simulator, Spec};
 
-use crate::rig::{Rig, small};
+use crate::rig::{Rig, assert_clean, small};
 
 /// Runs the binary to its end.
 fn run(arguments: &[&str]) -> (i32, String) {
@@ -202,4 +202,72 @@ async fn a_newer_schema_is_refused() {
     let (code, text) = check(rig.directory.path(), &config(&rig.database, "")).await;
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("9999") && text.contains("install"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gaps_are_listed_verified_and_asked_for_again() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    daemon.stop().await;
+    let path = rig.directory.path().join("config.toml");
+    std::fs::write(&path, config(&rig.database, "")).unwrap();
+    let gaps = |arguments: &str| {
+        let arguments: Vec<String> = std::iter::once("gaps")
+            .chain(arguments.split_whitespace())
+            .chain(["--config", path.to_str().unwrap()])
+            .map(str::to_owned)
+            .collect();
+        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(gaps(""), (0, "no gaps\n".to_owned()));
+    assert_eq!(gaps("--verify").0, 0);
+
+    // A row that nobody stored breaks the chain; a gap row explains the step.
+    let owner = rig.database.connect(Role::Owner).await.unwrap();
+    owner
+        .batch_execute(
+            "DELETE FROM virt_vm_metrics WHERE vm_id = 1 AND collected_at = \
+             (SELECT max(collected_at) - interval '10 minutes' FROM virt_vm_metrics WHERE vm_id = 1)",
+        )
+        .await
+        .unwrap();
+    let (code, text) = gaps("--verify");
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("unexplained") && text.lines().count() == 1,
+        "{text}"
+    );
+    owner
+        .batch_execute(
+            "INSERT INTO virt_collection_gap (platform_id, entity_kind, entity_id, from_time, to_time, state, reason) \
+             SELECT 1, 'vm', 1, t - interval '20 seconds', t + interval '20 seconds', 'explained', 'not_published' \
+             FROM (SELECT max(collected_at) - interval '10 minutes' AS t FROM virt_vm_metrics WHERE vm_id = 1) AS gone",
+        )
+        .await
+        .unwrap();
+    assert_eq!(gaps("--verify").0, 0);
+    let (_, text) = gaps("");
+    assert!(text.contains("not_published") && text.contains("vms=1"), "{text}");
+    let (_, text) = gaps("list --output json");
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (list[0]["kind"].as_str(), list[0]["state"].as_str()),
+        (Some("vm"), Some("explained")),
+        "{text}"
+    );
+
+    // Asked again, the source still has it.
+    assert_eq!(
+        gaps("retry --platform other").1,
+        "reopened 0 gaps; the running service asks the source again\n"
+    );
+    assert_eq!(
+        gaps("retry --platform lab").1,
+        "reopened 1 gap; the running service asks the source again\n"
+    );
+    let daemon = rig.start().await;
+    daemon.back_fill().await;
+    assert_clean(&rig.verdict().await);
+    assert_eq!(gaps(""), (0, "no gaps\n".to_owned()));
+    daemon.stop().await;
 }

@@ -252,3 +252,89 @@ async fn another_server_behind_the_same_name_stores_nothing() {
     assert_eq!(u64::try_from(n_rows).unwrap(), stored);
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_is_switched_off_is_explained_and_returns() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let vm = rig.simulator.world().running_vms().remove(0);
+    rig.simulator.world().power_off(&vm).unwrap();
+    // Its last samples are read although it no longer runs.
+    for _ in 0..8 {
+        rig.pass(MINUTE);
+        assert_eq!(daemon.poll().await.error, None);
+    }
+    daemon.discover().await;
+    daemon.poll().await;
+    daemon.back_fill().await;
+    let off = rig.verdict().await;
+    assert_clean(&off);
+    assert_eq!(off.explained, 1, "one gap without an end: {off}");
+
+    rig.simulator.world().power_on(&vm).unwrap();
+    daemon.discover().await;
+    for _ in 0..6 {
+        rig.pass(MINUTE);
+        assert_eq!(daemon.poll().await.error, None);
+    }
+    daemon.back_fill().await;
+    let on = rig.verdict().await;
+    assert_clean(&on);
+    assert_eq!(on.explained, 1, "the same gap, closed: {on}");
+    let client = rig.client().await;
+    let row = client
+        .query_one("SELECT reason, to_time IS NOT NULL FROM virt_collection_gap", &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        (row.get::<_, &str>(0), row.get::<_, bool>(1)),
+        ("powered_off", true)
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_is_deleted_is_explained_as_removed() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let vm = rig.simulator.world().running_vms().remove(0);
+    rig.simulator.world().delete_vm(&vm).unwrap();
+    daemon.discover().await;
+    for _ in 0..7 {
+        rig.pass(MINUTE);
+        assert_eq!(daemon.poll().await.error, None);
+    }
+    daemon.back_fill().await;
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    let client = rig.client().await;
+    let row = client
+        .query_one("SELECT reason, to_time IS NULL FROM virt_collection_gap", &[])
+        .await
+        .unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, bool>(1)), ("removed", true));
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_vm_stays_one_gap_over_restarts() {
+    let mut rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let vm = rig.simulator.world().running_vms().remove(0);
+    rig.simulator.world().power_off(&vm).unwrap();
+    daemon.discover().await;
+    rig.pass(10 * MINUTE);
+    daemon.poll().await;
+    daemon.back_fill().await;
+    daemon.stop().await;
+    rig.pass(3 * MINUTE);
+    rig.healthy_from_now();
+    let daemon = rig.start().await;
+    rig.pass(10 * MINUTE);
+    daemon.poll().await;
+    daemon.back_fill().await;
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 1, "{verdict}");
+    daemon.stop().await;
+}

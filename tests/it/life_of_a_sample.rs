@@ -6,7 +6,7 @@ use support::database::Role;
 use virt_collector::collect::live_set::LiveSet;
 use virt_collector::collect::window::{live_start, look_back};
 use virt_collector::config::Config;
-use virt_collector::ingest::chain::{self, Mark, ServerTime};
+use virt_collector::ingest::chain::{self, Past, ServerTime};
 use virt_collector::model::columns::Column;
 use virt_collector::model::ids::EntityKind;
 use virt_collector::store::copy::Flush;
@@ -76,7 +76,7 @@ async fn life_of_a_sample() {
 
     // collect::window: from the watermark, here one sample before the newest.
     let watermark = Stamp::from_seconds(newest.stamp - 20);
-    let after = live_start(Some(Mark::Stored(watermark)), at, look_back(collection.interval));
+    let after = live_start(Some(watermark), at, look_back(collection.interval));
     assert_eq!(after, watermark);
     let target = Target {
         entity: subject.entity,
@@ -110,7 +110,14 @@ async fn life_of_a_sample() {
     assert_eq!(cells[column].get(), Some(expected));
 
     // ingest::chain: it touches the row before it.
-    let extension = chain::extend(Some(watermark), &mut window, at);
+    let extension = chain::extend(
+        Past {
+            watermark: Some(watermark),
+            ..Past::default()
+        },
+        &mut window,
+        at,
+    );
     assert_eq!((window.len(), extension.gaps.len()), (1, 0));
     assert_eq!(extension.watermark, Some(Stamp::from_seconds(newest.stamp)));
 

@@ -229,6 +229,14 @@ impl Daemon {
             .unwrap()
     }
 
+    /// Reads hosts and VMs now.
+    pub(crate) async fn discover(&self) {
+        let read = tokio::time::timeout(DEADLINE, self.0.platform(PLATFORM).unwrap().discover_now()).await;
+        let report =
+            read.unwrap_or_else(|_| panic!("no discovery within {DEADLINE:?}; {}", self.0.summary()));
+        assert_eq!(report.unwrap().error, None);
+    }
+
     pub(crate) async fn back_fill(&self) -> RingReport {
         let report = tokio::time::timeout(DEADLINE, self.0.platform(PLATFORM).unwrap().back_fill_now()).await;
         report

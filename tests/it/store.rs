@@ -242,13 +242,14 @@ fn flush(windows: Vec<Window>) -> Flush {
 fn gap(entity: impl Into<EntityId>, from: i64, to: i64, reason: Option<Reason>) -> NewGap {
     let step = Step {
         from: stamp(from),
-        to: stamp(to),
+        to: Some(stamp(to)),
         initial: false,
     };
     NewGap {
         entity: entity.into(),
         step,
         reason,
+        hint: None,
     }
 }
 
@@ -414,11 +415,18 @@ async fn the_probe_names_versions_and_edition() {
 
 #[test]
 fn released_migrations_never_change() {
-    const RELEASED: &[(i32, &str, &str)] = &[(
-        1,
-        "first",
-        "1a1e8772df7ac1845ba054a20320db996c98199e3ee11ca5bd55d3db92d7d724",
-    )];
+    const RELEASED: &[(i32, &str, &str)] = &[
+        (
+            1,
+            "first",
+            "1a1e8772df7ac1845ba054a20320db996c98199e3ee11ca5bd55d3db92d7d724",
+        ),
+        (
+            2,
+            "gap_hint",
+            "4a1c8610b3b3da630cc967849f9decf9a9ab679575cbf71ff86b973a5cdae873",
+        ),
+    ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
         .iter()
         .map(|step| (step.version, step.name, step.sha256()))
@@ -1348,7 +1356,7 @@ async fn gap_rows_change_in_the_transaction_of_the_samples() {
     let vm = platform.vms[0];
     let initial = Step {
         from: stamp(-3600),
-        to: stamp(0),
+        to: Some(stamp(0)),
         initial: true,
     };
     let opened = Flush {
@@ -1358,6 +1366,7 @@ async fn gap_rows_change_in_the_transaction_of_the_samples() {
                 entity: vm.into(),
                 step: initial,
                 reason: None,
+                hint: None,
             },
             gap(platform.vms[1], -600, -300, Some(Reason::PoweredOff)),
             gap(platform.vms[2], -7200, 0, None),
@@ -1389,6 +1398,7 @@ async fn gap_rows_change_in_the_transaction_of_the_samples() {
         gaps_done: vec![open[1].id],
         gaps_new: vec![gap(vm, -3600, -60, Some(Reason::NotPublished))],
         gaps_asked: vec![open[0].id],
+        speaking: Vec::new(),
     };
     platform.writer.write(&platform.lease, &worked).await.unwrap();
     assert_eq!(platform.rows().await, (0, 4, 4));

@@ -6,6 +6,9 @@ use crate::model::sample::Cell;
 
 const NOW: i64 = 100_000;
 
+/// Stands for a gap without an end.
+const NEVER: i64 = i64::MAX;
+
 fn entity() -> EntityId {
     VmId(1).into()
 }
@@ -51,12 +54,19 @@ fn stamp(second: i64) -> Stamp {
     Stamp::from_seconds(second)
 }
 
+fn past(watermark: Stamp) -> Past {
+    Past {
+        watermark: Some(watermark),
+        ..Past::default()
+    }
+}
+
 fn steps(gaps: &[NewGap]) -> Vec<(i64, i64, bool, Option<Reason>)> {
     gaps.iter()
         .map(|gap| {
             (
                 gap.step.from.micros() / 1_000_000,
-                gap.step.to.micros() / 1_000_000,
+                gap.step.to.map_or(NEVER, |to| to.micros() / 1_000_000),
                 gap.step.initial,
                 gap.reason,
             )
@@ -67,7 +77,7 @@ fn steps(gaps: &[NewGap]) -> Vec<(i64, i64, bool, Option<Reason>)> {
 #[test]
 fn rows_that_touch_extend_the_chain_without_a_gap() {
     let mut rows = whole([NOW - 60, NOW - 40, NOW - 20]);
-    let extension = extend(Some(stamp(NOW - 80)), &mut rows, at());
+    let extension = extend(past(stamp(NOW - 80)), &mut rows, at());
     assert_eq!(extension.watermark, Some(stamp(NOW - 20)));
     assert!(extension.gaps.is_empty());
     assert_eq!(rows.len(), 3);
@@ -76,7 +86,7 @@ fn rows_that_touch_extend_the_chain_without_a_gap() {
 #[test]
 fn rows_stored_before_and_rows_that_overlap_are_left_out() {
     let mut rows = whole([NOW - 100, NOW - 80, NOW - 75, NOW - 60]);
-    let extension = extend(Some(stamp(NOW - 80)), &mut rows, at());
+    let extension = extend(past(stamp(NOW - 80)), &mut rows, at());
     assert_eq!(seconds(&rows), [NOW - 60]);
     assert_eq!(
         extension.unkept,
@@ -91,12 +101,12 @@ fn rows_stored_before_and_rows_that_overlap_are_left_out() {
 #[test]
 fn a_settled_step_is_stored_with_one_gap_row_and_an_unsettled_one_is_held_back() {
     let mut rows = whole([NOW - 200, NOW - 100, NOW - 80]);
-    let extension = extend(Some(stamp(NOW - 220)), &mut rows, at());
+    let extension = extend(past(stamp(NOW - 220)), &mut rows, at());
     assert_eq!(steps(&extension.gaps), [(NOW - 200, NOW - 100, false, None)]);
     assert_eq!(seconds(&rows), [NOW - 200, NOW - 100, NOW - 80]);
 
     let mut rows = whole([NOW - 60, NOW - 20, NOW]);
-    let extension = extend(Some(stamp(NOW - 80)), &mut rows, at());
+    let extension = extend(past(stamp(NOW - 80)), &mut rows, at());
     assert_eq!(
         seconds(&rows),
         [NOW - 60],
@@ -112,7 +122,7 @@ fn a_settled_step_is_stored_with_one_gap_row_and_an_unsettled_one_is_held_back()
 #[test]
 fn an_incomplete_row_is_held_back_until_it_is_a_minute_old() {
     let mut rows = window(&[(NOW - 60, false), (NOW - 40, false), (NOW - 20, true)]);
-    let extension = extend(Some(stamp(NOW - 80)), &mut rows, at());
+    let extension = extend(past(stamp(NOW - 80)), &mut rows, at());
     assert_eq!(seconds(&rows), [NOW - 60]);
     assert_eq!(extension.unkept.held, 2);
 }
@@ -120,7 +130,7 @@ fn an_incomplete_row_is_held_back_until_it_is_a_minute_old() {
 #[test]
 fn first_contact_opens_one_gap_from_the_rings_start() {
     let mut rows = whole([NOW - 300, NOW - 280, NOW - 20]);
-    let extension = extend(None, &mut rows, at());
+    let extension = extend(Past::default(), &mut rows, at());
     let ring_start = NOW - 59 * 60;
     assert_eq!(
         steps(&extension.gaps),
@@ -133,7 +143,7 @@ fn first_contact_opens_one_gap_from_the_rings_start() {
 #[test]
 fn insane_stamps_are_refused() {
     let mut rows = whole([NOW - 26 * 3600, NOW - 40, NOW + 301]);
-    let extension = extend(Some(stamp(NOW - 60)), &mut rows, at());
+    let extension = extend(past(stamp(NOW - 60)), &mut rows, at());
     assert_eq!(seconds(&rows), [NOW - 40]);
     assert_eq!(extension.unkept.refused, 2);
 }
@@ -144,9 +154,10 @@ fn gap(from: i64, to: i64, initial: bool) -> OpenGap {
         entity: entity(),
         step: Step {
             from: stamp(from),
-            to: stamp(to),
+            to: (to != NEVER).then(|| stamp(to)),
             initial,
         },
+        hint: None,
     }
 }
 
@@ -198,6 +209,89 @@ fn at_first_contact_nothing_is_missing_before_the_first_sample() {
     );
 }
 
+#[test]
+fn what_was_known_of_the_entity_explains_its_gap() {
+    let off = Past {
+        hint: Some(Reason::PoweredOff),
+        ..past(stamp(NOW - 900))
+    };
+    let mut rows = whole([NOW - 300, NOW - 280, NOW - 200]);
+    let extension = extend(off, &mut rows, at());
+    let hints: Vec<Option<Reason>> = extension.gaps.iter().map(|gap| gap.hint).collect();
+    assert_eq!(
+        hints,
+        [Some(Reason::PoweredOff), None],
+        "the step behind is no matter of then"
+    );
+
+    let asked = OpenGap {
+        hint: Some(Reason::PoweredOff),
+        ..gap(NOW - 900, NOW - 300, false)
+    };
+    let mut rows = whole([NOW - 880]);
+    let residue = fill(&asked, &mut rows, at());
+    assert_eq!(
+        steps(&residue.gaps),
+        [(NOW - 880, NOW - 300, false, Some(Reason::PoweredOff))]
+    );
+}
+
+#[test]
+fn an_entity_falls_silent_once_after_five_minutes() {
+    let quiet = past(stamp(NOW - 301));
+    let gap = fall_silent(entity(), quiet, at()).unwrap();
+    assert_eq!(steps(&[gap]), [(NOW - 301, NEVER, false, None)]);
+    assert_eq!(fall_silent(entity(), past(stamp(NOW - 300)), at()), None);
+    assert_eq!(
+        fall_silent(
+            entity(),
+            Past {
+                silent: true,
+                ..quiet
+            },
+            at()
+        ),
+        None
+    );
+    assert_eq!(
+        fall_silent(entity(), Past::default(), at()),
+        None,
+        "nothing was ever expected"
+    );
+}
+
+#[test]
+fn a_gap_without_an_end_keeps_its_end_open() {
+    let mut rows = whole([NOW - 580, NOW - 560, NOW - 40]);
+    let residue = fill(&gap(NOW - 600, NEVER, false), &mut rows, at());
+    assert_eq!(
+        steps(&residue.gaps),
+        [(NOW - 560, NEVER, false, Some(Reason::NotPublished))]
+    );
+    assert_eq!(
+        seconds(&rows),
+        [NOW - 580, NOW - 560],
+        "what is young is the live lane's"
+    );
+}
+
+#[test]
+fn a_gap_is_given_up_with_what_was_known() {
+    let known = OpenGap {
+        hint: Some(Reason::PoweredOff),
+        ..gap(NOW - 900, NEVER, false)
+    };
+    assert_eq!(
+        steps(&give_up(&known, Reason::Removed).gaps),
+        [(NOW - 900, NEVER, false, Some(Reason::PoweredOff))]
+    );
+    assert!(
+        give_up(&gap(NOW - 900, NOW, true), Reason::Removed)
+            .gaps
+            .is_empty()
+    );
+}
+
 /// The invariant itself, over any answer: neighbours touch, or exactly one gap spans the step between them.
 mod property {
     use proptest::prelude::*;
@@ -236,7 +330,7 @@ mod property {
             let second = |n: i64| NOW - 8000 + n * 20;
             let mut rows = whole(published.iter().map(|n| second(*n) + jitter));
             let from = second(watermark);
-            let extension = extend(Some(stamp(from)), &mut rows, at());
+            let extension = extend(past(stamp(from)), &mut rows, at());
             let kept = seconds(&rows);
             chain_holds(from, &kept, None, &extension.gaps);
             prop_assert_eq!(extension.watermark, Some(stamp(kept.last().copied().unwrap_or(from))));

@@ -1,0 +1,185 @@
+//! `virt-collector gaps`: what is missing, why, and whether the chain holds.
+
+use clap::{Args, Subcommand};
+
+use super::{ConfigFile, Failure, Output, block_on, counted};
+use crate::clock::SystemClock;
+use crate::clock::WallClock as _;
+use crate::ingest::chain::RING;
+use crate::store;
+use crate::store::Database;
+use crate::store::Owner;
+use crate::store::Settings;
+use crate::store::gap::{ChainBreak, GapLine, Outage};
+use crate::units::Stamp;
+
+/// What is missing and why; whether the chain of samples holds.
+///
+/// Without a subcommand: outages, newest first; the gaps of one outage are one line, however many VMs it touched.
+/// Works while the service is down.
+#[derive(Debug, Args)]
+pub(super) struct Gaps {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Of this platform only.
+    #[arg(long, value_name = "NAME", global = true)]
+    platform: Option<String>,
+    /// Lines at most.
+    #[arg(long, value_name = "N", default_value_t = 50, global = true)]
+    limit: u32,
+    /// Check the chain instead: every step between two samples must be spanned by exactly one gap row. Exits with 1
+    /// where it is not.
+    #[arg(long)]
+    verify: bool,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Every gap row with the name of its host or VM.
+    List,
+    /// Ask the source once more for explained gaps that lie within the hour that it keeps.
+    Retry,
+}
+
+impl Gaps {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        let config = self.file.load()?;
+        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
+            .map_err(Failure::settings)?;
+        block_on(async {
+            let database = Database::new(settings).map_err(Failure::other)?;
+            database.ready().await.map_err(Failure::other)?;
+            self.answer(&database).await
+        })
+    }
+
+    async fn answer(&self, database: &Database) -> Result<(), Failure> {
+        let platform = self.platform.as_deref();
+        let failed = |error: store::Error| Failure::other(error);
+        match &self.command {
+            None if self.verify => {
+                let breaks = database.chain_breaks().await.map_err(failed)?;
+                self.print(
+                    &breaks,
+                    chain_break,
+                    "the chain holds: every step between two samples is explained once",
+                );
+                if !breaks.is_empty() {
+                    return Err(Failure::Told);
+                }
+            }
+            None => {
+                let outages = database.outages(platform, self.limit).await.map_err(failed)?;
+                self.print(&outages, outage, "no gaps");
+            }
+            Some(Command::List) => {
+                let gaps = database.gap_list(platform, self.limit).await.map_err(failed)?;
+                self.print(&gaps, gap, "no gaps");
+            }
+            Some(Command::Retry) => {
+                let not_before = SystemClock.now().minus(RING);
+                let n_gaps = database.retry_gaps(platform, not_before).await.map_err(failed)?;
+                match self.output {
+                    Output::Text => {
+                        println!(
+                            "reopened {}; the running service asks the source again",
+                            counted(n_gaps, "gap")
+                        );
+                    }
+                    Output::Json => println!("{}", serde_json::json!({ "reopened": n_gaps })),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn print<T>(&self, lines: &[T], line: impl Fn(&T) -> serde_json::Value, nothing: &str) {
+        let values: Vec<serde_json::Value> = lines.iter().map(line).collect();
+        match self.output {
+            Output::Json => println!("{:#}", serde_json::Value::Array(values)),
+            Output::Text if values.is_empty() => println!("{nothing}"),
+            Output::Text => {
+                for value in values {
+                    println!("{}", sentence(&value));
+                }
+            }
+        }
+    }
+}
+
+/// `from … to …` first, then the other fields as they come.
+fn sentence(value: &serde_json::Value) -> String {
+    let text = |key: &str| match &value[key] {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => "now".to_owned(),
+        other => other.to_string(),
+    };
+    let mut words = vec![format!("{} .. {:<20}", text("from"), text("to"))];
+    if let Some(fields) = value.as_object() {
+        for (key, field) in fields {
+            match field {
+                _ if key == "from" || key == "to" => {}
+                serde_json::Value::String(text) => words.push(text.clone()),
+                serde_json::Value::Null => {}
+                other => words.push(format!("{key}={other}")),
+            }
+        }
+    }
+    words.join("  ")
+}
+
+fn time(stamp: Stamp) -> String {
+    stamp.to_string()
+}
+
+fn outage(outage: &Outage) -> serde_json::Value {
+    let Outage {
+        platform,
+        state,
+        reason,
+        from,
+        to,
+        hosts,
+        vms,
+        gaps,
+    } = outage;
+    serde_json::json!({
+        "from": time(*from), "to": to.map(time), "platform": platform, "state": state, "reason": reason,
+        "hosts": hosts, "vms": vms, "gaps": gaps,
+    })
+}
+
+fn gap(gap: &GapLine) -> serde_json::Value {
+    let GapLine {
+        platform,
+        kind,
+        name,
+        state,
+        reason,
+        from,
+        to,
+        attempts,
+    } = gap;
+    serde_json::json!({
+        "from": time(*from), "to": to.map(time), "platform": platform, "kind": kind, "name": name,
+        "state": state, "reason": reason, "attempts": attempts,
+    })
+}
+
+fn chain_break(found: &ChainBreak) -> serde_json::Value {
+    let ChainBreak {
+        problem,
+        kind,
+        name,
+        from,
+        to,
+    } = found;
+    serde_json::json!({
+        "from": time(*from), "to": to.map(time), "problem": problem, "kind": kind, "name": name,
+    })
+}

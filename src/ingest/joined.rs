@@ -1,0 +1,200 @@
+//! Several answers of the source joined to one flush, the chain kept across them.
+//!
+//! Owns: what each answer makes of an entity's past. Never does: I/O. An entity may stand in several answers of one
+//! flush; each continues from the past that the one before has made.
+
+use std::collections::HashMap;
+
+use super::chain::{self, Past, Residue, ServerTime, Unkept, Watermarks};
+use super::queue::{Found, Turn, Work};
+use super::salvage::{Extent, Mark, Origin};
+use crate::model::gap::NewGap;
+use crate::model::gap::OpenGap;
+use crate::model::gap::Reason;
+use crate::model::ids::EntityId;
+use crate::model::sample::Window;
+use crate::store::copy::Flush;
+use crate::units::Stamp;
+
+/// What a transaction is to store, and what is true once it has.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    /// For the database.
+    pub(super) flush: Flush,
+    /// Which part of it came from which answer, in order.
+    pub(super) marks: Vec<Mark>,
+    /// The pasts after COMMIT.
+    pub(super) pasts: HashMap<EntityId, Past>,
+    /// Samples that were not kept.
+    pub(super) unkept: Unkept,
+    /// Live samples, for their age at COMMIT.
+    pub(super) live: Vec<(Turn, Stamp)>,
+    /// Rows from inside gaps.
+    pub(super) n_recovered: usize,
+    /// Gaps explained.
+    pub(super) explained: HashMap<Reason, usize>,
+    /// Whether there is new work for the ring lane.
+    pub(super) opened: bool,
+}
+
+impl Joined {
+    /// Adds one answer; returns how many of its rows are stored.
+    pub(super) fn add(&mut self, work: Work, turn: Turn, watermarks: &Watermarks) -> usize {
+        match work {
+            Work::Live(windows) => windows
+                .into_iter()
+                .map(|window| {
+                    self.mark(window.entity, Origin::Live, watermarks, |joined| {
+                        joined.extend(window, turn, watermarks)
+                    })
+                })
+                .sum(),
+            Work::Ring(gaps) => {
+                let n_rows = gaps
+                    .into_iter()
+                    .map(|(gap, found)| {
+                        self.mark(gap.entity, Origin::Ring(gap), watermarks, |joined| {
+                            joined.fill(&gap, found, turn.at, watermarks)
+                        })
+                    })
+                    .sum();
+                self.n_recovered += n_rows;
+                n_rows
+            }
+            Work::Quiet(entities) => {
+                for entity in entities {
+                    self.mark(entity, Origin::Quiet, watermarks, |joined| {
+                        joined.fall_silent(entity, turn.at, watermarks);
+                        0
+                    });
+                }
+                0
+            }
+        }
+    }
+
+    /// Joins one answer about one entity, and marks what the flush has grown by.
+    fn mark(
+        &mut self,
+        entity: EntityId,
+        origin: Origin,
+        watermarks: &Watermarks,
+        join: impl FnOnce(&mut Self) -> usize,
+    ) -> usize {
+        let before = self.past(entity, watermarks);
+        let start = Extent::of(&self.flush);
+        let n_rows = join(self);
+        let extent = Extent::of(&self.flush).since(start);
+        if extent != Extent::default() {
+            let after = self.past(entity, watermarks);
+            self.marks.push(Mark {
+                entity,
+                origin,
+                before,
+                after,
+                extent,
+                n_rows,
+            });
+        }
+        n_rows
+    }
+
+    fn past(&self, entity: EntityId, watermarks: &Watermarks) -> Past {
+        self.pasts
+            .get(&entity)
+            .copied()
+            .or_else(|| watermarks.get(entity))
+            .unwrap_or_default()
+    }
+
+    fn extend(&mut self, mut window: Window, turn: Turn, watermarks: &Watermarks) -> usize {
+        let entity = window.entity;
+        let past = self.past(entity, watermarks);
+        let extension = chain::extend(past, &mut window, turn.at);
+        self.unkept.add(extension.unkept);
+        // A refused stamp explains the step that the next good one leaves.
+        let refused = (extension.unkept.refused > 0).then_some(Reason::Refused);
+        if window.is_empty() {
+            if refused.is_some() {
+                self.pasts.insert(
+                    entity,
+                    Past {
+                        hint: refused,
+                        ..past
+                    },
+                );
+            }
+            return 0;
+        }
+        if past.silent {
+            self.flush.speaking.push(entity);
+        }
+        self.open(extension.gaps);
+        self.pasts.insert(
+            entity,
+            Past {
+                watermark: extension.watermark,
+                silent: false,
+                hint: refused,
+            },
+        );
+        self.live
+            .extend(window.heads().iter().map(|head| (turn, head.stamp)));
+        let n_rows = window.len();
+        self.flush.windows.push(window);
+        n_rows
+    }
+
+    fn fill(&mut self, gap: &OpenGap, found: Found, at: ServerTime, watermarks: &Watermarks) -> usize {
+        let mut n_rows = 0;
+        let residue: Residue = match found {
+            Found::Rows(mut window) => {
+                let residue = chain::fill(gap, &mut window, at);
+                n_rows = window.len();
+                if let (None, Some(newest)) = (gap.step.to, window.heads().last()) {
+                    // Nothing is stored behind a gap without an end: what it held is the newest.
+                    let past = self.past(gap.entity, watermarks);
+                    self.pasts.insert(
+                        gap.entity,
+                        Past {
+                            watermark: Some(newest.stamp),
+                            ..past
+                        },
+                    );
+                }
+                if n_rows > 0 {
+                    self.flush.windows.push(window);
+                }
+                residue
+            }
+            Found::Gone(reason) => chain::give_up(gap, reason),
+            Found::Refused => {
+                self.flush.gaps_asked.push(gap.id);
+                return 0;
+            }
+        };
+        self.unkept.add(residue.unkept);
+        for reason in residue.gaps.iter().filter_map(|gap| gap.reason) {
+            *self.explained.entry(reason).or_default() += 1;
+        }
+        self.flush.gaps_done.push(gap.id);
+        self.flush.gaps_new.extend(residue.gaps);
+        n_rows
+    }
+
+    fn fall_silent(&mut self, entity: EntityId, at: ServerTime, watermarks: &Watermarks) {
+        let past = self.past(entity, watermarks);
+        if let Some(gap) = chain::fall_silent(entity, past, at) {
+            self.open(vec![gap]);
+            self.pasts.insert(entity, Past { silent: true, ..past });
+        }
+    }
+
+    fn open(&mut self, gaps: Vec<NewGap>) {
+        self.opened |= !gaps.is_empty();
+        self.flush.gaps_new.extend(gaps);
+    }
+}
+
+#[cfg(test)]
+mod tests;
