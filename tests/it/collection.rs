@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use virt_collector::app::App;
 use vsphere_simulator::{Action, PlatformKind, Rule, Spec};
 
-use crate::rig::{Rig, assert_clean, small};
+use crate::rig::{Daemon, Rig, assert_clean, recorder, small};
+use crate::wait;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -217,13 +219,9 @@ async fn another_server_behind_the_same_name_stores_nothing() {
     let rebuilt = Spec { seed: 99, ..small() };
     rig.simulator = vsphere_simulator::Simulator::start(rebuilt).await.unwrap();
     std::fs::write(rig.ca_file(), rig.simulator.ca_pem().unwrap()).unwrap();
-    let daemon = crate::rig::Daemon(
-        virt_collector::app::App::start(rig.config(), crate::rig::recorder())
-            .await
-            .unwrap(),
-    );
+    let daemon = Daemon(App::start(rig.config(), recorder()).await.unwrap());
     let client = rig.client().await;
-    let status = crate::wait::until("the platform is in error", async || {
+    let status = wait::until("the platform is in error", async || {
         let row = client
             .query_one(
                 "SELECT status, coalesce(status_class, ''), coalesce(status_reason, '') FROM virt_platform",
@@ -336,5 +334,40 @@ async fn a_silent_vm_stays_one_gap_over_restarts() {
     let verdict = rig.verdict().await;
     assert_clean(&verdict);
     assert_eq!(verdict.explained, 1, "{verdict}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_back_fill_that_is_interrupted_is_continued_by_the_next_owner() {
+    let mut rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    daemon.stop().await;
+    rig.pass(50 * MINUTE);
+    rig.healthy_from_now();
+    // The live rows and their gaps are stored; the ring lane gets no answer before the stop.
+    let stuck = rig
+        .simulator
+        .rules()
+        .add(Rule::on("QueryPerf", Action::Delay { millis: 600_000 }).skip(3));
+    let daemon = Daemon(App::start(rig.config(), recorder()).await.unwrap());
+    wait::until("the ring lane waits for its answer", async || {
+        match rig.simulator.rules().applied(stuck) {
+            0 => Err("it has not asked".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    daemon.stop().await;
+    rig.simulator.rules().remove(stuck);
+    let interrupted = rig.verdict().await;
+    assert_eq!(interrupted.open, rig.n_entities(), "{interrupted}");
+
+    let daemon = rig.start().await;
+    rig.pass(3 * MINUTE);
+    daemon.poll().await;
+    daemon.back_fill().await;
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0, "{verdict}");
     daemon.stop().await;
 }

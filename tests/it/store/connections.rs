@@ -1,0 +1,251 @@
+//! Connections.
+
+use super::*;
+
+#[test]
+fn settings_that_make_no_sense_are_refused_without_showing_the_password() {
+    for (url, part) in [
+        (
+            "postgresql://virt_writer:hush@db/virt",
+            "the url holds a password",
+        ),
+        (
+            "host=db user=virt_writer password=hush dbname=virt",
+            "the url holds a password",
+        ),
+        (
+            "postgresql://virt_writer@db/virt?sslmode=disable",
+            "sslmode stands in the url",
+        ),
+        ("dbname=virt", "names no host"),
+        ("host=db prot=5432", "invalid connection string"),
+        ("https://db/virt", "invalid connection string"),
+    ] {
+        let error = settings_for(url, "a").expect_err(url);
+        let said = said(&error);
+        assert!(said.contains(part) && !said.contains("hush"), "{url}: {said}");
+        assert!(!format!("{error:?}").contains("hush"), "{url}");
+    }
+}
+
+#[test]
+fn the_owner_fits_into_an_application_name() {
+    let longest = "x".repeat(Owner::MAX_LENGTH);
+    assert!(format!("virt-collector/{}/migrate", Owner::new(&longest).unwrap()).len() <= 63);
+    for wrong in ["", "a/b", "a b", &format!("{longest}x")] {
+        assert!(Owner::new(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_made_says_what_to_look_at() {
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    for (url, parts) in [
+        (
+            format!("host=127.0.0.1 port={closed} user=virt_writer dbname=virt"),
+            ["nothing listens there", "127.0.0.1"],
+        ),
+        (
+            "host=/nonexistent user=virt_writer dbname=virt".to_owned(),
+            ["there is no such socket", "/nonexistent"],
+        ),
+        (
+            "host=no-such-host.invalid user=virt_writer dbname=virt".to_owned(),
+            ["could not be resolved", "no-such-host.invalid"],
+        ),
+    ] {
+        let (database, account) = configured(&url, None, DatabaseTls::Disable);
+        let store = Database::new(Settings::new(&database, &account, &owner("a")).unwrap()).unwrap();
+        for error in [
+            store.probe().await.unwrap_err(),
+            store.writer().await.unwrap_err(),
+        ] {
+            let said = said(&error);
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+            assert_eq!(error.class(), Class::Connection, "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_account_or_database_that_does_not_exist_is_named() {
+    let fixture = Fixture::bare().await;
+    let url = fixture.database.url(Role::Superuser);
+    let store = Database::new(settings_for(&url.replace(fixture.database.name(), "virt_none"), "a").unwrap())
+        .unwrap();
+    let error = store.probe().await.unwrap_err();
+    assert!(
+        said(&error).contains("create the database, then run sql/bootstrap.sql"),
+        "{}",
+        said(&error)
+    );
+    assert!(said(&error).contains("3D000"), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn the_password_file_is_read_at_each_connection() {
+    let fixture = Fixture::bare().await;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let (database, account) = configured(
+        &fixture.database.url(Role::Writer),
+        Some(file.path()),
+        DatabaseTls::Auto { ca_file: None },
+    );
+    let settings = Settings::new(&database, &account, &owner("a")).unwrap();
+    let store = Database::new(settings.clone()).unwrap();
+    for error in [
+        store.probe().await.unwrap_err(),
+        migrate::plan(&settings).await.unwrap_err(),
+    ] {
+        assert!(
+            said(&error).contains("it must hold the password on its first line"),
+            "{}",
+            said(&error)
+        );
+        assert_eq!(error.class(), Class::Auth);
+    }
+    file.write_all(b"hush\n").unwrap();
+    store.probe().await.unwrap();
+    assert!(!format!("{settings:?}{store:?}").contains("hush"));
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(0o644))
+        .unwrap();
+    let error = store.writer().await.unwrap_err();
+    assert!(said(&error).contains("chmod o-rwx"), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn sessions_carry_the_owner_and_the_limits() {
+    let platform = Platform::new().await;
+    let rows = platform
+        .fixture
+        .sql
+        .query(
+            "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = current_database() \
+             AND usename = 'virt_writer' ORDER BY 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(names, ["virt-collector/a/copy", "virt-collector/a/pool"]);
+
+    // The server's own limits end a wait for a lock long before the client's deadline.
+    platform
+        .fixture
+        .sql
+        .batch_execute("BEGIN; LOCK TABLE virt_vm IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let start = Instant::now();
+    let error = platform
+        .store
+        .sync_inventory(&platform.lease, &inventory(), stamp(0))
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), Class::Retry, "{}", said(&error));
+    assert!(
+        (Duration::from_secs(4)..Duration::from_secs(8)).contains(&start.elapsed()),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+/// A server that speaks just enough of the protocol: answers the request for TLS, then shakes hands if it can.
+async fn tls_server(certificate: Option<rcgen::CertifiedKey<rcgen::KeyPair>>) -> u16 {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = certificate.map(|certificate| {
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(certificate.signing_key.serialize_der().into());
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.cert.der().clone()], key)
+            .unwrap();
+        tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config))
+    });
+    tokio::task::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 8];
+            if stream.read_exact(&mut request).await.is_err() {
+                continue;
+            }
+            match &acceptor {
+                None => drop(stream.write_all(b"N").await),
+                Some(acceptor) => {
+                    if stream.write_all(b"S").await.is_ok() {
+                        drop(acceptor.accept(stream).await);
+                    }
+                }
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_remote_server_must_have_a_certificate_that_is_trusted_and_for_its_name() {
+    let certificate = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let attempt = async |port: u16, ca_file: Option<&std::path::Path>| {
+        let url = format!("host=localhost port={port} user=virt_writer dbname=virt");
+        let (database, account) = configured(
+            &url,
+            None,
+            DatabaseTls::VerifyFull {
+                ca_file: ca_file.map(Into::into),
+            },
+        );
+        let store = Database::new(Settings::new(&database, &account, &owner("a")).unwrap()).unwrap();
+        said(&store.probe().await.unwrap_err())
+    };
+    let pem = |text: String| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    };
+
+    let said = attempt(tls_server(None).await, None).await;
+    assert!(
+        said.contains("does not support TLS") && said.contains("look at sslmode"),
+        "{said}"
+    );
+
+    let ours = certificate("localhost");
+    let ours_file = pem(ours.cert.pem());
+    let port = tls_server(Some(ours)).await;
+    let said = attempt(port, None).await;
+    assert!(
+        said.contains("set ca_file to the authority that signed it"),
+        "{said}"
+    );
+    // Trusted: the next failure is that our server knows no more of the protocol.
+    let said = attempt(port, Some(ours_file.path())).await;
+    assert!(said.contains("the server closed the connection"), "{said}");
+
+    let other = certificate("db.example.com");
+    let other_file = pem(other.cert.pem());
+    let said = attempt(tls_server(Some(other)).await, Some(other_file.path())).await;
+    assert!(said.contains("its certificate is for another name"), "{said}");
+
+    let (database, account) = configured(
+        "host=localhost user=virt_writer",
+        None,
+        DatabaseTls::VerifyFull {
+            ca_file: Some("/nonexistent.pem".into()),
+        },
+    );
+    let error = Settings::new(&database, &account, &owner("a")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("cannot read certificates from /nonexistent.pem"),
+        "{error}"
+    );
+}

@@ -1,0 +1,195 @@
+//! Lease and fence.
+
+use super::*;
+
+#[tokio::test]
+async fn a_lease_is_taken_once_renewed_and_given_up() {
+    let fixture = Fixture::new().await;
+    let (a, b) = (fixture.store("a"), fixture.store("b"));
+    let platform = a
+        .register_platform("lab", PlatformKind::Esxi, "esx", 443)
+        .await
+        .unwrap();
+
+    let first = a.acquire_lease(platform, &owner("a")).await.unwrap().unwrap();
+    assert_eq!(first.epoch, 1);
+    assert_eq!(b.acquire_lease(platform, &owner("b")).await.unwrap(), None);
+    a.renew_lease(&first).await.unwrap();
+    let left = "SELECT extract(epoch FROM until - clock_timestamp())::float8 FROM virt_platform_lease";
+    let left: f64 = fixture.sql.query_one(left, &[]).await.unwrap().get(0);
+    assert!(
+        (LEASE_TTL.as_secs_f64() - 5.0..=LEASE_TTL.as_secs_f64()).contains(&left),
+        "{left}"
+    );
+
+    // The same owner after a restart takes over from itself at once, and fences what it left behind.
+    let second = a.acquire_lease(platform, &owner("a")).await.unwrap().unwrap();
+    assert_eq!(second.epoch, 2);
+    assert!(matches!(a.renew_lease(&first).await, Err(Error::Fenced { .. })));
+
+    a.release_lease(&second).await.unwrap();
+    let third = b.acquire_lease(platform, &owner("b")).await.unwrap().unwrap();
+    assert_eq!((third.epoch, third.owner.as_str()), (3, "b"));
+    a.release_lease(&second).await.unwrap();
+    b.renew_lease(&third).await.unwrap();
+    let error = a.acquire_lease(PlatformId(99), &owner("a")).await.unwrap_err();
+    assert!(matches!(error, Error::UnknownPlatform { .. }), "{}", said(&error));
+    assert!(matches!(a.renew_lease(&second).await, Err(Error::Fenced { .. })));
+}
+
+/// Every write for a platform, with this lease.
+async fn every_write(platform: &mut Platform, lease: &Lease) -> Vec<Result<(), Error>> {
+    let vm = platform.vms[0];
+    let samples = flush(vec![window_of(vm, [0, 20], 1.0)]);
+    let gaps = Flush {
+        gaps_new: vec![gap(vm, 0, 100, None)],
+        ..Flush::default()
+    };
+    let mut results = vec![
+        platform.writer.write(lease, &samples).await.map(drop),
+        platform.writer.write(lease, &gaps).await.map(drop),
+        platform.writer.write_staged(lease, &samples).await.map(drop),
+    ];
+    results.push(
+        platform
+            .store
+            .set_status(lease, &PlatformStatus::of(PlatformState::Connected))
+            .await,
+    );
+    results.push(platform.store.pin_identity(lease, "someone else").await.map(drop));
+    results.push(
+        platform
+            .store
+            .sync_inventory(lease, &inventory(), stamp(0))
+            .await
+            .map(drop),
+    );
+    results
+}
+
+#[tokio::test]
+async fn the_fence_refuses_every_write_of_a_deposed_owner_and_of_a_lease_that_ran_out() {
+    let mut platform = Platform::new().await;
+    let lease = platform.lease.clone();
+    let refused = |results: Vec<Result<(), Error>>| {
+        for result in results {
+            assert!(matches!(result, Err(Error::Fenced { .. })), "{result:?}");
+        }
+    };
+
+    platform
+        .fixture
+        .sql
+        .batch_execute("UPDATE virt_platform_lease SET until = clock_timestamp()")
+        .await
+        .unwrap();
+    refused(every_write(&mut platform, &lease).await);
+
+    let other = platform.fixture.store("b");
+    let taken = other
+        .acquire_lease(lease.platform, &owner("b"))
+        .await
+        .unwrap()
+        .unwrap();
+    refused(every_write(&mut platform, &lease).await);
+    let forged = Lease {
+        epoch: taken.epoch,
+        ..lease.clone()
+    };
+    refused(every_write(&mut platform, &forged).await);
+
+    assert_eq!(platform.rows().await, (0, 0, 0));
+    let touched = "SELECT count(*) FROM virt_platform WHERE identity IS NOT NULL OR status <> 'disconnected'";
+    assert_eq!(platform.fixture.number(touched).await, 0);
+    // A refusal leaves no open transaction behind, and the writer as good as before.
+    let idle =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
+    // The server hears of a closed connection a moment later.
+    for _ in 0..50 {
+        if platform.fixture.number(idle).await == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(platform.fixture.number(idle).await, 0);
+    assert!(platform.writer.is_usable());
+    for result in every_write(&mut platform, &taken).await.into_iter().take(2) {
+        result.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_take_over_waits_for_open_writes_and_then_ends_those_of_the_old_owner() {
+    let platform = Platform::new().await;
+    // A write of the old owner that got through the fence and then stands still.
+    let mut stopped: tokio_postgres::Config = platform.fixture.database.url(Role::Writer).parse().unwrap();
+    stopped.application_name("virt-collector/a/copy");
+    let (stopped, connection) = stopped.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::task::spawn(connection);
+    stopped.batch_execute("BEGIN").await.unwrap();
+    let fence = "SELECT 1 FROM virt_platform_lease FOR KEY SHARE";
+    stopped.query_one(fence, &[]).await.unwrap();
+
+    // It does not hold up a renewal.
+    platform.store.renew_lease(&platform.lease).await.unwrap();
+    platform
+        .fixture
+        .sql
+        .batch_execute("UPDATE virt_platform_lease SET until = clock_timestamp()")
+        .await
+        .unwrap();
+
+    let start = Instant::now();
+    let other = platform.fixture.store("b");
+    let taken = other
+        .acquire_lease(platform.lease.platform, &owner("b"))
+        .await
+        .unwrap()
+        .unwrap();
+    let took = start.elapsed();
+    assert_eq!(taken.epoch, 2);
+    assert!(
+        (Duration::from_secs(5)..Duration::from_secs(9)).contains(&took),
+        "{took:?}"
+    );
+    assert!(
+        stopped.batch_execute("COMMIT").await.is_err(),
+        "the old owner's connection has ended"
+    );
+}
+
+#[tokio::test]
+async fn a_renewal_that_comes_during_a_take_over_wins_or_loses_cleanly() {
+    let fixture = Fixture::new().await;
+    let (a, b) = (fixture.store("a"), fixture.store("b"));
+    let platform = a
+        .register_platform("lab", PlatformKind::VCenter, "vc", 443)
+        .await
+        .unwrap();
+    let mut lease = a.acquire_lease(platform, &owner("a")).await.unwrap().unwrap();
+    for round in 0..20 {
+        fixture
+            .sql
+            .batch_execute("UPDATE virt_platform_lease SET until = clock_timestamp()")
+            .await
+            .unwrap();
+        let rival = owner(if round % 2 == 0 { "b" } else { "a" });
+        let (renewed, taken) = tokio::join!(a.renew_lease(&lease), b.acquire_lease(platform, &rival));
+        match (renewed, taken.unwrap()) {
+            (Ok(()), None) => {}
+            // The renewal came first and was overtaken: of its own name, or after the row was read as expired.
+            (Ok(()), Some(taken)) if rival == lease.owner => lease = taken,
+            (Err(Error::Fenced { .. }), Some(taken)) => lease = taken,
+            other => panic!("round {round}: {other:?}"),
+        }
+        let holder: (String, i64) = {
+            let row = fixture
+                .sql
+                .query_one("SELECT owner, epoch FROM virt_platform_lease", &[])
+                .await
+                .unwrap();
+            (row.get(0), row.get(1))
+        };
+        assert_eq!(holder, (lease.owner.as_str().to_owned(), lease.epoch));
+    }
+}
