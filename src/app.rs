@@ -1,20 +1,23 @@
 //! The composition root: builds the parts, wires them, starts them, and stops them in order.
 //!
 //! Start: configuration is valid → sockets are bound → READY → database and platforms connect, each in its own time,
-//! so that one that is away delays nobody. Stop: polls finish and rows are flushed → sessions log out → leases are
-//! released → the endpoint closes.
+//! so that one that is away delays nobody. Stop: the collector withdraws, so that others take its platforms as they
+//! become free; polls finish and rows are flushed → sessions log out → leases are released → the endpoint closes.
 //!
-//! Tasks: `database` (looks at its health), `watchdog`, and per platform those of [`platform`].
+//! Tasks: `database` (looks at its health), `collectors` (announces this one, looks at the others, and says which
+//! platforms to take and which to hand over), and per platform those of [`platform`].
 
 pub mod platform;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::admin::DatabaseHealth;
@@ -27,6 +30,7 @@ use crate::ingest::writers::Writers;
 use crate::store;
 use crate::store::Database;
 use crate::store::Owner;
+use crate::store::lease::Standing;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::Handle;
@@ -38,6 +42,15 @@ pub use platform::PlatformHandle;
 
 /// How often the database's health is looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often the other collectors are looked at: two short reads. A platform that one gives up is taken within this.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How often this collector announces itself: a third of what an announcement is good for.
+const ANNOUNCEMENT: Duration = Duration::from_secs(10);
+
+/// After an absence: every other collector that is well renews its leases within this.
+const OTHERS_RENEW: Duration = Duration::from_secs(12);
 
 /// From the request to stop to the end of everything; below systemd's TimeoutStopSec of 45 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(40);
@@ -118,6 +131,15 @@ impl App {
         }
         let budget = Budget::new(memory);
         let writers = Writers::new(database.clone(), platforms.len());
+        let (standing_sender, standing) = watch::channel(Standing::default());
+        let place = Place {
+            owner: owner.clone(),
+            platforms: platforms.iter().map(|platform| platform.name.clone()).collect(),
+            database: database.clone(),
+            health: health.clone(),
+            standing: standing_sender,
+        };
+        tasks.spawn("collectors", place.keep(tasks.stopping()));
         let mut handles = BTreeMap::new();
         for configured in platforms {
             // Trust settings that cannot work are the operator's to mend before anything starts.
@@ -142,6 +164,7 @@ impl App {
                 writers: writers.clone(),
                 share: budget.share(),
                 owner: owner.clone(),
+                standing: standing.clone(),
                 clock: Arc::new(SystemClock),
             });
             tasks.spawn(format!("platform {name}"), platform.run(tasks.clone()));
@@ -247,4 +270,107 @@ async fn watch_database(database: Database, health: watch::Sender<DatabaseHealth
             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
         }
     }
+}
+
+/// This collector's place among those that share the database.
+#[derive(Debug)]
+struct Place {
+    owner: Owner,
+    platforms: BTreeSet<String>,
+    database: Database,
+    health: watch::Receiver<DatabaseHealth>,
+    standing: watch::Sender<Standing>,
+}
+
+impl Place {
+    /// Announces this collector and looks at the others until it is asked to stop, then withdraws.
+    async fn keep(mut self, stopping: CancellationToken) {
+        let host_name = host_name();
+        let mut announced: Option<Instant> = None;
+        let mut absent_until: Option<Instant> = None;
+        let mut failing = false;
+        loop {
+            let up = tokio::select! {
+                () = stopping.cancelled() => break,
+                up = self.health.wait_for(|health| *health == DatabaseHealth::Up) => up.is_ok(),
+            };
+            if !up {
+                // The task that looks at the database has ended: so does everything.
+                stopping.cancelled().await;
+                break;
+            }
+            // Never dropped half-way: the announcement could reach the server behind the withdrawal.
+            let looked = self.look(&host_name, &mut announced, &mut absent_until).await;
+            match looked {
+                Ok(()) => failing = false,
+                // Told once per trouble; the leases are kept by loops of their own.
+                Err(error) if !failing => {
+                    failing = true;
+                    tracing::warn!(error = %Chain(&error), "cannot look at the other collectors; trying again");
+                }
+                Err(error) => tracing::debug!(error = %Chain(&error), "cannot look at the other collectors"),
+            }
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        if announced.is_none() {
+            return;
+        }
+        if let Err(error) = self.database.withdraw_collector(&self.owner).await {
+            tracing::debug!(error = %Chain(&error), "cannot withdraw; others count this collector for another 30 s");
+        }
+    }
+
+    async fn look(
+        &self,
+        host_name: &str,
+        announced: &mut Option<Instant>,
+        absent_until: &mut Option<Instant>,
+    ) -> Result<(), store::Error> {
+        if announced.is_none_or(|announced| announced.elapsed() >= ANNOUNCEMENT) {
+            let now = Instant::now();
+            let was_absent = self
+                .database
+                .announce_collector(&self.owner, host_name, &self.platforms)
+                .await?;
+            *announced = Some(now);
+            if was_absent {
+                tracing::info!("others counted this collector as gone for a while");
+                *absent_until = Some(Instant::now() + OTHERS_RENEW);
+            }
+        }
+        let collectors = self.database.collectors().await?;
+        let standing = if absent_until.is_some_and(|until| Instant::now() < until) {
+            collectors.standing_after_absence(&self.owner, &self.platforms)
+        } else {
+            collectors.standing(&self.owner, &self.platforms)
+        };
+        let before = (self.standing.borrow().n_live, self.standing.borrow().share);
+        if before != (standing.n_live, standing.share) {
+            tracing::info!(
+                n_collectors = standing.n_live,
+                n_platforms = self.platforms.len(),
+                fair_share = standing.share,
+                "collectors on this database"
+            );
+        }
+        self.standing.send_if_modified(|current| {
+            let is_new = *current != standing;
+            *current = standing;
+            is_new
+        });
+        Ok(())
+    }
+}
+
+/// The machine's name, for people. Inside the service's sandbox there is no /proc/sys.
+fn host_name() -> String {
+    ["/proc/sys/kernel/hostname", "/etc/hostname"]
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .map(|name| name.trim().to_owned())
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
 }

@@ -2,6 +2,8 @@
 //!
 //! Tasks, all under the platform's lease and stopped with it: `lease` (renews), `flush`, `discovery`, `live`, `ring`,
 //! `status`. While another collector holds the lease none of them runs, and there is no session.
+//!
+//! Never does: deciding whether the platform is to be taken or handed over; that is the [`Standing`]'s.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -38,6 +40,7 @@ use crate::store;
 use crate::store::Database;
 use crate::store::Lease;
 use crate::store::Owner;
+use crate::store::lease::Standing;
 use crate::supervise::Tasks;
 use crate::supervise::trigger::Trigger;
 use crate::supervise::trigger::Triggered;
@@ -51,7 +54,10 @@ use crate::vsphere::Vsphere;
 /// A third of the lease's time to live: two renewals may fail.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// How often a platform that another collector holds is tried.
+/// While renewal fails; the first write after an outage needs a lease that is good.
+const RENEWAL_RETRY: Duration = Duration::from_secs(1);
+
+/// How soon a lease is tried again that could not be had, unless the standing changes before.
 const LEASE_RETRY: Duration = Duration::from_secs(5);
 
 /// What the loops may take to end: a poll drains for 15 s, the last flush follows.
@@ -76,6 +82,7 @@ pub(super) struct Parts {
     pub(super) writers: Writers,
     pub(super) share: Share,
     pub(super) owner: Owner,
+    pub(super) standing: watch::Receiver<Standing>,
     pub(super) clock: Arc<dyn WallClock>,
 }
 
@@ -178,43 +185,48 @@ impl Platform {
 
     /// Waits for the lease; `None` when the tasks stop.
     async fn lease(&self, stopping: &CancellationToken) -> Option<Lease> {
-        let mut health = self.parts.database_health.clone();
+        let mut standing = self.parts.standing.clone();
         let mut told = false;
         while !stopping.is_cancelled() {
             self.turn();
-            // Bounded, so that the loop turns also while the database is away.
-            let up = tokio::time::timeout(
-                LEASE_RETRY,
-                health.wait_for(|health| *health == DatabaseHealth::Up),
-            );
-            let up = tokio::select! {
-                () = stopping.cancelled() => return None,
-                up = up => up,
-            };
-            if !matches!(up, Ok(Ok(_))) {
-                continue;
-            }
-            drop(up);
-            match self.try_lease().await {
-                Ok(Some(lease)) => return Some(lease),
-                Ok(None) => {
-                    if !told {
-                        tracing::info!(
-                            "another collector owns the platform, or one that was killed did until now; trying every 5 s"
-                        );
-                        told = true;
+            if self.is_due(&mut standing, stopping).await {
+                match self.try_lease().await {
+                    Ok(Some(lease)) => return Some(lease),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(error = %Chain(&error), "cannot take the platform; trying again");
                     }
                 }
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "cannot take the platform; trying again")
+                tokio::select! {
+                    () = stopping.cancelled() => return None,
+                    _ = standing.changed() => {}
+                    () = tokio::time::sleep(LEASE_RETRY) => {}
                 }
-            }
-            tokio::select! {
-                () = stopping.cancelled() => return None,
-                () = tokio::time::sleep(LEASE_RETRY) => {}
+            } else if !told && *self.parts.database_health.borrow() == DatabaseHealth::Up {
+                tracing::info!(
+                    "another collector owns the platform, or one that was killed did until now; waiting"
+                );
+                told = true;
             }
         }
         None
+    }
+
+    /// Waits until the platform is to be taken; false when it was not within [`LEASE_RETRY`], so that the loop turns
+    /// also while another collector owns it or the database is away.
+    async fn is_due(&self, standing: &mut watch::Receiver<Standing>, stopping: &CancellationToken) -> bool {
+        let name = &self.parts.configured.name;
+        let due = async {
+            let due = standing.wait_for(|standing| standing.take.contains(name));
+            if due.await.is_err() {
+                // Nobody says any more: everything stops.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = stopping.cancelled() => false,
+            due = tokio::time::timeout(LEASE_RETRY, due) => due.is_ok(),
+        }
     }
 
     async fn try_lease(&self) -> Result<Option<Lease>, store::Error> {
@@ -235,7 +247,7 @@ impl Platform {
         database.acquire_lease(id, owner).await
     }
 
-    /// Runs every loop until the tasks stop or the lease is lost.
+    /// Runs every loop until the tasks stop, the lease is lost, or the platform is to be handed over.
     async fn collect(&self, lease: Lease, tasks: &Tasks) {
         let group = tasks.child();
         let lost = CancellationToken::new();
@@ -245,6 +257,7 @@ impl Platform {
             Ok(vsphere) => vsphere,
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "the platform cannot be collected until this is mended");
+                self.release(&lease).await;
                 stopping_or(&group, LEASE_RETRY).await;
                 return;
             }
@@ -254,6 +267,7 @@ impl Platform {
         tokio::select! {
             () = stopping.cancelled() => {}
             () = lost.cancelled() => tracing::warn!("the platform was lost to another collector"),
+            () = self.asked_to_hand_over() => tracing::info!("handing the platform over to a collector that has fewer"),
         }
         group.stop();
         let hanging = group.join(LOOPS_DEADLINE).await;
@@ -267,13 +281,29 @@ impl Platform {
                 if let Err(error) = self.parts.database.set_status(&lease, &gone).await {
                     tracing::debug!(error = %Chain(&error), "cannot note the platform as disconnected");
                 }
-                if let Err(error) = self.parts.database.release_lease(&lease).await {
-                    tracing::warn!(error = %Chain(&error), "cannot release the platform; it is free in 30 s");
-                }
+                self.release(&lease).await;
             }
         };
         if tokio::time::timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
             tracing::warn!("logging out took too long; the server ends idle sessions itself");
+        }
+        // Whether it is well is for its next owner to say.
+        self.health.send_replace(live::Health::Unknown);
+    }
+
+    async fn asked_to_hand_over(&self) {
+        let name = &self.parts.configured.name;
+        let mut standing = self.parts.standing.clone();
+        let asked = standing.wait_for(|standing| standing.give.as_ref() == Some(name));
+        if asked.await.is_err() {
+            // Nobody asks any more: everything stops.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn release(&self, lease: &Lease) {
+        if let Err(error) = self.parts.database.release_lease(lease).await {
+            tracing::warn!(error = %Chain(&error), "cannot release the platform; it is free in 30 s");
         }
     }
 
@@ -416,7 +446,7 @@ impl Renewal {
             self.turned.store(self.clock.now().micros(), Ordering::Relaxed);
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = tokio::time::sleep(RENEWAL) => {}
+                () = tokio::time::sleep(if failing { RENEWAL_RETRY } else { RENEWAL }) => {}
             }
             match self.database.renew_lease(&self.lease).await {
                 Ok(()) => failing = false,
@@ -428,7 +458,7 @@ impl Renewal {
                 // Told once per outage: the database's own loop tells when it is over.
                 Err(error) if !failing => {
                     failing = true;
-                    tracing::warn!(error = %Chain(&error), "cannot renew the lease; trying again every 10 s");
+                    tracing::warn!(error = %Chain(&error), "cannot renew the lease; trying again");
                 }
                 Err(error) => tracing::debug!(error = %Chain(&error), "cannot renew the lease"),
             }

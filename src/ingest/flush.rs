@@ -128,7 +128,10 @@ impl FlushLoop {
                     }
                 }
                 Err(error) => {
-                    if !self.recover(&mut troubles, &error, "flush failed", &stopping).await {
+                    if !self
+                        .recover(&mut troubles, &error, "flush failed", &stopping)
+                        .await
+                    {
                         return;
                     }
                 }

@@ -3,8 +3,8 @@
 //! Owns: the table [`POLICIES`], the waits ([`Troubles`]), and how often the same trouble is told. Never does: the
 //! attempts; classes come from SQLSTATE and error types ([`Class`]), never from the text of a message.
 //!
-//! Whatever the class, the rows are thrown away and asked for again: the table only says when, and on which
-//! connection.
+//! Whatever the class, the rows are thrown away and asked for again, on a new connection, which looks for the server
+//! anew: the table only says when.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -32,9 +32,6 @@ pub struct Policy {
     pub class: Class,
     /// When the next attempt comes; `None`: never, the platform is another collector's.
     pub wait: Option<Wait>,
-    /// Whether the connection may be used again, once the server has confirmed the ROLLBACK. Where it may not, the
-    /// next attempt looks for the server anew, and prepares its statements anew.
-    pub keeps_connection: bool,
     /// How loudly.
     pub tell: Tell,
     /// What a reader of the log should know or do.
@@ -54,11 +51,19 @@ pub struct Wait {
 
 impl Wait {
     const fn growing(first: Duration, longest: Duration) -> Option<Self> {
-        Some(Self { least: Duration::ZERO, first, longest })
+        Some(Self {
+            least: Duration::ZERO,
+            first,
+            longest,
+        })
     }
 
     const fn fixed(wait: Duration) -> Option<Self> {
-        Some(Self { least: wait, first: wait, longest: wait })
+        Some(Self {
+            least: wait,
+            first: wait,
+            longest: wait,
+        })
     }
 }
 
@@ -78,14 +83,12 @@ pub const POLICIES: [Policy; 11] = [
     Policy {
         class: Class::Connection,
         wait: Wait::growing(millis(500), seconds(30)),
-        keeps_connection: false,
         tell: Tell::Warn,
         advice: "its samples are asked for again once the database answers",
     },
     Policy {
         class: Class::Unknown,
         wait: Wait::growing(millis(500), seconds(30)),
-        keeps_connection: false,
         tell: Tell::Warn,
         advice: "the rows themselves tell what was stored; the rest is asked for again",
     },
@@ -93,43 +96,41 @@ pub const POLICIES: [Policy; 11] = [
         // The primary may be elsewhere now: with several hosts in the url, a new connection finds it.
         class: Class::NotWritable,
         wait: Wait::growing(millis(500), seconds(30)),
-        keeps_connection: false,
         tell: Tell::Warn,
         advice: "this server takes no writes; looking for one that does",
     },
     Policy {
         // A failed COPY leaves dead pages, so that eager attempts would fill the disk further.
         class: Class::Full,
-        wait: Some(Wait { least: seconds(5), first: seconds(10), longest: seconds(60) }),
-        keeps_connection: true,
+        wait: Some(Wait {
+            least: seconds(5),
+            first: seconds(10),
+            longest: seconds(60),
+        }),
         tell: Tell::ErrorOnce,
         advice: "database disk full: free space or drop chunks; nothing is lost while the source keeps its hour",
     },
     Policy {
         class: Class::Retry,
         wait: Wait::growing(millis(200), seconds(30)),
-        keeps_connection: true,
         tell: Tell::Warn,
         advice: "passing trouble; its samples are asked for again",
     },
     Policy {
         class: Class::Auth,
         wait: Wait::fixed(seconds(60)),
-        keeps_connection: false,
         tell: Tell::Error,
         advice: "trying again every minute",
     },
     Policy {
         class: Class::Schema,
         wait: Wait::fixed(seconds(30)),
-        keeps_connection: false,
         tell: Tell::Error,
         advice: "trying again every 30 s",
     },
     Policy {
         class: Class::Fenced,
         wait: None,
-        keeps_connection: true,
         tell: Tell::Warn,
         advice: "another collector owns the platform now",
     },
@@ -137,14 +138,12 @@ pub const POLICIES: [Policy; 11] = [
     Policy {
         class: Class::Duplicate,
         wait: Wait::growing(seconds(1), seconds(60)),
-        keeps_connection: true,
         tell: Tell::ErrorOnce,
         advice: "the database refuses more than single rows: look for a constraint or trigger that is not ours",
     },
     Policy {
         class: Class::Data,
         wait: Wait::growing(seconds(1), seconds(60)),
-        keeps_connection: true,
         tell: Tell::ErrorOnce,
         advice: "the database refuses more than single rows: look for a constraint or trigger that is not ours",
     },
@@ -154,7 +153,6 @@ pub const POLICIES: [Policy; 11] = [
 const PERMANENT: Policy = Policy {
     class: Class::Permanent,
     wait: Wait::growing(seconds(1), seconds(60)),
-    keeps_connection: false,
     tell: Tell::ErrorOnce,
     advice: "this lasts until someone mends it; nothing is lost while the source keeps its hour",
 };
@@ -200,7 +198,10 @@ impl Troubles {
     /// None yet. `seed` picks the jitter's sequence.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, of: HashMap::new() }
+        Self {
+            seed,
+            of: HashMap::new(),
+        }
     }
 
     /// Notes a failure: how long to wait (`None`: for ever), and whether to tell.
@@ -219,7 +220,9 @@ impl Troubles {
         trouble.over = false;
         let told = if aloud {
             trouble.told_at = Some(Instant::now());
-            Told::Aloud { untold: std::mem::take(&mut trouble.untold) }
+            Told::Aloud {
+                untold: std::mem::take(&mut trouble.untold),
+            }
         } else {
             trouble.untold = trouble.untold.saturating_add(1);
             Told::Quietly
@@ -292,7 +295,11 @@ mod tests {
         // A success in between does not make it news.
         assert!(troubles.over() && !troubles.over());
         assert_eq!(troubles.came(retry).1, Told::Quietly);
-        assert_eq!(troubles.came(policy(Class::Connection)).1, Told::Aloud { untold: 0 }, "another class");
+        assert_eq!(
+            troubles.came(policy(Class::Connection)).1,
+            Told::Aloud { untold: 0 },
+            "another class"
+        );
         tokio::time::advance(REMIND).await;
         assert_eq!(troubles.came(retry).1, Told::Aloud { untold: 4 });
     }

@@ -127,7 +127,10 @@ pub(super) struct Salvaged<E> {
 pub(super) async fn salvage<S: Store>(store: &mut S, joined: &mut Joined) -> Salvaged<S::Error> {
     let marks = std::mem::take(&mut joined.marks);
     let mut units = units(std::mem::take(&mut joined.flush), &marks);
-    let mut attempts = Attempts { store, left: MOST_TRANSACTIONS };
+    let mut attempts = Attempts {
+        store,
+        left: MOST_TRANSACTIONS,
+    };
     let failed = attempts.all(&mut units).await.err();
 
     let mut n_lost = vec![0; marks.len()];
@@ -142,7 +145,12 @@ pub(super) async fn salvage<S: Store>(store: &mut S, joined: &mut Joined) -> Sal
             if matches!(piece.mark.origin, Origin::Ring(_)) {
                 joined.n_recovered += piece.n_stored;
             }
-            for gap in piece.flush.gaps_new.iter().filter(|_| piece.fate != Fate::Waiting) {
+            for gap in piece
+                .flush
+                .gaps_new
+                .iter()
+                .filter(|_| piece.fate != Fate::Waiting)
+            {
                 match gap.reason {
                     Some(reason) => *joined.explained.entry(reason).or_default() += 1,
                     None => joined.opened = true,
@@ -185,7 +193,13 @@ enum Fate {
 
 /// Cuts a flush into what came from each answer.
 fn units(flush: Flush, marks: &[Mark]) -> Vec<Unit> {
-    let Flush { windows, gaps_new, gaps_done, gaps_asked, speaking } = flush;
+    let Flush {
+        windows,
+        gaps_new,
+        gaps_done,
+        gaps_asked,
+        speaking,
+    } = flush;
     let (mut windows, mut gaps_new) = (windows.into_iter(), gaps_new.into_iter());
     let (mut gaps_done, mut gaps_asked) = (gaps_done.into_iter(), gaps_asked.into_iter());
     let mut speaking = speaking.into_iter();
@@ -214,7 +228,10 @@ fn units(flush: Flush, marks: &[Mark]) -> Vec<Unit> {
             None => units.push(vec![piece]),
         }
     }
-    debug_assert!(windows.next().is_none() && gaps_new.next().is_none(), "marks cover the flush");
+    debug_assert!(
+        windows.next().is_none() && gaps_new.next().is_none(),
+        "marks cover the flush"
+    );
     units
 }
 
@@ -222,7 +239,13 @@ fn units(flush: Flush, marks: &[Mark]) -> Vec<Unit> {
 fn join(units: &mut [Unit]) -> Flush {
     let mut joined = Flush::default();
     for piece in units.iter_mut().flatten() {
-        let Flush { windows, gaps_new, gaps_done, gaps_asked, speaking } = &mut piece.flush;
+        let Flush {
+            windows,
+            gaps_new,
+            gaps_done,
+            gaps_asked,
+            speaking,
+        } = &mut piece.flush;
         joined.windows.append(windows);
         joined.gaps_new.extend_from_slice(gaps_new);
         joined.gaps_done.extend_from_slice(gaps_done);
@@ -235,7 +258,10 @@ fn join(units: &mut [Unit]) -> Flush {
 fn give_back(joined: Flush, units: &mut [Unit]) {
     let mut windows = joined.windows.into_iter();
     for piece in units.iter_mut().flatten() {
-        piece.flush.windows.extend(windows.by_ref().take(piece.mark.extent.windows));
+        piece
+            .flush
+            .windows
+            .extend(windows.by_ref().take(piece.mark.extent.windows));
     }
 }
 
@@ -365,7 +391,11 @@ impl Piece {
     /// The rows up to here are stored.
     fn stored(&mut self, until: usize) {
         self.n_stored = until;
-        self.fate = if until == self.mark.n_rows { Fate::Stored } else { Fate::Changed };
+        self.fate = if until == self.mark.n_rows {
+            Fate::Stored
+        } else {
+            Fate::Changed
+        };
     }
 
     /// Some of the rows with the gap rows that go with them.
@@ -386,11 +416,13 @@ impl Piece {
             },
             None => is_last,
         };
-        part.gaps_new.extend(whole.gaps_new.iter().filter(|gap| goes_along(gap)));
+        part.gaps_new
+            .extend(whole.gaps_new.iter().filter(|gap| goes_along(gap)));
         if let (Origin::Ring(gap), false) = (self.mark.origin, is_last) {
             part.gaps_new.extend(self.rest(&gap, rows.end));
         }
-        part.windows.extend(whole.windows.first().map(|window| cut(window, rows)));
+        part.windows
+            .extend(whole.windows.first().map(|window| cut(window, rows)));
         part.windows.retain(|window| !window.is_empty());
         part
     }
@@ -400,7 +432,11 @@ impl Piece {
         let from = self.stamp(stored.checked_sub(1)?)?;
         steps(from, gap.step.to, INTERVAL_MICROS).then_some(NewGap {
             entity: gap.entity,
-            step: Step { from, to: gap.step.to, initial: false },
+            step: Step {
+                from,
+                to: gap.step.to,
+                initial: false,
+            },
             reason: None,
             hint: gap.hint,
         })
@@ -423,7 +459,12 @@ impl Piece {
         let left = take(&|gap| gap.step.to == Some(left_out));
         let right = take(&|gap| gap.step.from == left_out);
         let grown = grown(before, left_out, behind, left, right);
-        gaps.extend(grown.map(|(step, reason, hint)| NewGap { entity: self.mark.entity, step, reason, hint }));
+        gaps.extend(grown.map(|(step, reason, hint)| NewGap {
+            entity: self.mark.entity,
+            step,
+            reason,
+            hint,
+        }));
         for window in &mut self.flush.windows {
             window.retain(|head, _cells| head.stamp != left_out);
         }
@@ -442,7 +483,11 @@ impl Piece {
 
     /// What follows a row: another one, the end of the gap, or nothing yet.
     fn behind(&self, row: usize) -> Behind {
-        let next = self.flush.windows.first().and_then(|window| window.heads().get(row + 1));
+        let next = self
+            .flush
+            .windows
+            .first()
+            .and_then(|window| window.heads().get(row + 1));
         match (next, self.mark.origin) {
             (Some(next), _) => Behind::Until(Some(next.stamp), i64::from(next.interval_seconds) * 1_000_000),
             (None, Origin::Ring(gap)) => Behind::Until(gap.step.to, INTERVAL_MICROS),
@@ -452,7 +497,12 @@ impl Piece {
 
     /// What the stored part has made of the entity's past.
     fn past(&self) -> Past {
-        let Mark { before, after, origin, .. } = self.mark;
+        let Mark {
+            before,
+            after,
+            origin,
+            ..
+        } = self.mark;
         if self.fate == Fate::Stored {
             return after;
         }
@@ -461,12 +511,23 @@ impl Piece {
             (Origin::Live, Some(newest)) => Past {
                 watermark: Some(newest),
                 silent: false,
-                hint: if self.left_out_last { Some(Reason::Poison) } else { after.hint },
+                hint: if self.left_out_last {
+                    Some(Reason::Poison)
+                } else {
+                    after.hint
+                },
             },
             // Nothing is stored behind a gap without an end: what it held is the newest.
-            (Origin::Ring(OpenGap { step: Step { to: None, .. }, .. }), Some(newest)) => {
-                Past { watermark: Some(newest), ..before }
-            }
+            (
+                Origin::Ring(OpenGap {
+                    step: Step { to: None, .. },
+                    ..
+                }),
+                Some(newest),
+            ) => Past {
+                watermark: Some(newest),
+                ..before
+            },
             _ => before,
         }
     }
@@ -489,7 +550,9 @@ fn grown(
     left: Option<NewGap>,
     right: Option<NewGap>,
 ) -> Option<(Step, Option<Reason>, Option<Reason>)> {
-    let Behind::Until(to, interval) = behind else { return None };
+    let Behind::Until(to, interval) = behind else {
+        return None;
+    };
     let is_open = |gap: &NewGap| gap.reason.is_none();
     let sides = [left, right];
     let open = sides.into_iter().flatten().find(is_open);
@@ -508,7 +571,11 @@ fn grown(
     }
     let length = |gap: &NewGap| gap.step.to.map_or(i64::MAX, |to| to.micros_since(gap.step.from));
     let longest = sides.into_iter().flatten().max_by_key(length);
-    Some((step, Some(longest.and_then(|gap| gap.reason).unwrap_or(Reason::Poison)), None))
+    Some((
+        step,
+        Some(longest.and_then(|gap| gap.reason).unwrap_or(Reason::Poison)),
+        None,
+    ))
 }
 
 /// Whether there is a step between a row and the next one, as in the chain.

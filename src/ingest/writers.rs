@@ -6,15 +6,15 @@
 //! waits for a COPY.
 //!
 //! Invariants: a slot is held no longer than the deadline, whatever happens on its connection, so that the other
-//! platforms of the slot get their turn; a connection whose flush was cancelled, ran late or failed in a way that
-//! leaves it in doubt is closed and never used again.
+//! platforms of the slot get their turn; a connection whose flush was cancelled, ran late or failed is closed and
+//! never used again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::policy::policy;
+use crate::error::Chain;
 use crate::model::ids::PlatformId;
 use crate::store;
 use crate::store::Class;
@@ -59,27 +59,28 @@ impl Writers {
     }
 
     /// Writes one flush of the lease's platform, in one transaction. If a row of it is stored already, the whole
-    /// flush is written again, on the same connection, leaving out what is stored.
+    /// flush is written again, leaving out what is stored.
     ///
     /// Cancelling closes the connection: the flush is then not stored, unless its COMMIT had been sent.
     ///
     /// # Errors
-    /// When nothing was committed, or when that is not known ([`Class::Unknown`], or a deadline). The connection is
-    /// dropped then and opened again by the next flush, except where [`policy`] says that it is good.
+    /// When nothing was committed, or when that is not known ([`Class::Unknown`], or a deadline). The next flush of
+    /// the slot opens a new connection.
     pub async fn write(&self, lease: &Lease, flush: &Flush) -> Result<Written, store::Error> {
-        let late = || store::Error::Deadline { attempt: "flush", after: self.deadline };
+        let late = || store::Error::Deadline {
+            attempt: "flush",
+            after: self.deadline,
+        };
         let slot = self.slot(lease.platform).ok_or_else(late)?;
         let mut place = slot.lock().await;
-        // Taken out, so that a cancelled or late flush leaves an empty slot and never a half-used connection.
+        // Taken out, so that a flush that fails, is cancelled or runs late leaves an empty slot and never a half-used
+        // connection.
         let writer = place.take().filter(Writer::is_usable);
-        let (writer, result) = tokio::time::timeout(self.deadline, self.attempt(writer, lease, flush))
+        let (writer, written) = tokio::time::timeout(self.deadline, self.attempt(writer, lease, flush))
             .await
             .unwrap_or_else(|_elapsed| Err(late()))?;
-        let keeps = |error: &store::Error| policy(error.class()).keeps_connection;
-        if writer.is_usable() && result.as_ref().err().is_none_or(keeps) {
-            *place = Some(writer);
-        }
-        result
+        *place = Some(writer);
+        Ok(written)
     }
 
     async fn attempt(
@@ -87,24 +88,25 @@ impl Writers {
         writer: Option<Writer>,
         lease: &Lease,
         flush: &Flush,
-    ) -> Result<(Writer, Result<Written, store::Error>), store::Error> {
+    ) -> Result<(Writer, Written), store::Error> {
         let mut writer = match writer {
             Some(writer) => writer,
             None => self.database.writer().await?,
         };
-        let mut result = writer.write(lease, flush).await;
-        if is_duplicate(&result) && writer.is_usable() {
-            result = writer.write_staged(lease, flush).await;
+        match writer.write(lease, flush).await {
+            Err(error) if error.class() == Class::Duplicate => {
+                tracing::debug!(error = %Chain(&error), "some of a flush is stored already");
+                // A COPY that fails may leave an answer behind on its connection that nobody waits for.
+                let mut writer = self.database.writer().await?;
+                let written = writer.write_staged(lease, flush).await?;
+                Ok((writer, written))
+            }
+            result => Ok((writer, result?)),
         }
-        Ok((writer, result))
     }
 
     fn slot(&self, platform: PlatformId) -> Option<&Mutex<Option<Writer>>> {
         let index = usize::try_from(platform.0).unwrap_or(0) % self.slots.len().max(1);
         self.slots.get(index)
     }
-}
-
-fn is_duplicate(result: &Result<Written, store::Error>) -> bool {
-    result.as_ref().is_err_and(|error| error.class() == Class::Duplicate)
 }

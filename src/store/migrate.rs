@@ -53,6 +53,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "gap_hint",
         sql: include_str!("../../sql/migrations/0002_gap_hint.sql"),
     },
+    Migration {
+        version: 3,
+        name: "collectors",
+        sql: include_str!("../../sql/migrations/0003_collectors.sql"),
+    },
 ];
 
 /// The roles that `sql/bootstrap.sql` makes.

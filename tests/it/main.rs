@@ -13,6 +13,8 @@ mod architecture;
 mod cli;
 mod collection;
 mod config;
+mod flush;
+mod lease;
 mod life_of_a_sample;
 mod oracle;
 mod readme;

@@ -226,10 +226,7 @@ async fn neighbours_that_are_refused_share_a_gap() {
 #[tokio::test]
 async fn a_newest_row_is_explained_once_another_follows_it() {
     let (mut model, watermarks) = one_vm(&[40]);
-    assert_eq!(
-        model.store(live(&watermarks, [20, 40]), &watermarks).await,
-        [1]
-    );
+    assert_eq!(model.store(live(&watermarks, [20, 40]), &watermarks).await, [1]);
     assert_eq!(steps_of(&model), []);
     let past = watermarks.get(vm(1)).unwrap();
     assert_eq!(
@@ -319,10 +316,7 @@ async fn one_bad_row_among_thousands_of_entities_costs_few_transactions() {
 async fn a_database_that_refuses_on_principle_is_not_cut_to_pieces() {
     let (mut model, watermarks) = (Model::default(), Watermarks::default());
     let windows: Vec<Window> = (0..4_000).map(|id| window(vm(id), [second(20)])).collect();
-    model.poison = windows
-        .iter()
-        .map(|window| (window.entity, second(20)))
-        .collect();
+    model.poison = windows.iter().map(|window| (window.entity, second(20))).collect();
     watermarks.learn(windows.iter().map(|window| (window.entity, Past::default())));
     let mut joined = Joined::default();
     joined.add(Work::Live(windows), turn(200), &watermarks);
@@ -413,9 +407,7 @@ async fn play(scripts: &[Script], together: bool, polled: &[bool]) {
             let watermark = watermarks.get(*entity).unwrap().watermark;
             // After polls that were missed the live lane starts fresh and leaves the rest to the ring lane.
             let start = watermark.max(Some(second(now - LOOK_BACK)));
-            let after = visible(script)
-                .into_iter()
-                .filter(|stamp| Some(*stamp) > start);
+            let after = visible(script).into_iter().filter(|stamp| Some(*stamp) > start);
             window(*entity, after)
         });
         joined.add(Work::Live(windows.collect()), turn(now), &watermarks);

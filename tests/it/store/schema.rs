@@ -171,6 +171,11 @@ fn released_migrations_never_change() {
             "gap_hint",
             "4a1c8610b3b3da630cc967849f9decf9a9ab679575cbf71ff86b973a5cdae873",
         ),
+        (
+            3,
+            "collectors",
+            "2373878355c7a7f4fea9bec95c938b83c41a20c170452bb600fb51969874a19b",
+        ),
     ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
         .iter()
