@@ -30,7 +30,7 @@ use crate::ingest::writers::Writers;
 use crate::store;
 use crate::store::Database;
 use crate::store::Owner;
-use crate::store::lease::Standing;
+use crate::store::collectors::Standing;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::Handle;

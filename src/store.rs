@@ -10,6 +10,7 @@
 //! | [`Settings`], [`Database`] | where the database is; a pool of connections for everything but COPY |
 //! | [`migrate`] | the schema: numbered files, checksums, one transaction each |
 //! | [`Probe`] | what the server is: versions, edition, schema |
+//! | [`collectors`] | which collectors run, and how they share platforms |
 //! | [`lease`] | who owns a platform; the fence in front of every write for it |
 //! | [`inventory`] | platforms, their identity and status, hosts and VMs |
 //! | [`watermark`] | the newest stored sample of each entity |
@@ -22,6 +23,7 @@
 //! - A connection on which anything failed, or whose future was dropped half-way, is never used again.
 //! - No password reaches an error, a log line or `Debug`.
 
+pub mod collectors;
 mod connect;
 pub mod copy;
 mod error;

@@ -40,7 +40,7 @@ use crate::store;
 use crate::store::Database;
 use crate::store::Lease;
 use crate::store::Owner;
-use crate::store::lease::Standing;
+use crate::store::collectors::Standing;
 use crate::supervise::Tasks;
 use crate::supervise::trigger::Trigger;
 use crate::supervise::trigger::Triggered;
