@@ -15,5 +15,6 @@ pub mod ask;
 pub mod batch_size;
 pub mod live;
 pub mod live_set;
+pub mod placement;
 pub mod ring;
 pub mod window;

@@ -17,6 +17,7 @@ mod discovery;
 pub mod perf;
 pub mod plan;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -28,6 +29,7 @@ use crate::config;
 use crate::config::PlatformKind;
 use crate::error::Disposition;
 use crate::model::ids::EntityKind;
+use crate::model::ids::MoRef;
 use crate::model::inventory::Inventory;
 use crate::model::status::ErrorClass;
 use crate::soap;
@@ -270,6 +272,15 @@ impl Vsphere {
                 Ok(discovery::discover(&session).await?)
             })
             .await
+    }
+
+    /// The host of every VM that has one, now.
+    ///
+    /// # Errors
+    /// When a call fails; a part is never returned.
+    pub async fn placements(&self) -> Result<HashMap<MoRef, MoRef>, Error> {
+        let call = |session: Pinned| async move { discovery::placements(&session).await.map_err(Error::Soap) };
+        self.inner.pool.with_session(call).await
     }
 
     /// The counters of the present login, for estimates and to report those that the server lacks.

@@ -21,6 +21,7 @@ use crate::collect::ask::Source;
 use crate::collect::live;
 use crate::collect::live::LiveLane;
 use crate::collect::live::PollReport;
+use crate::collect::placement::Placements;
 use crate::collect::ring::RingLane;
 use crate::collect::ring::RingReport;
 use crate::config;
@@ -323,6 +324,7 @@ impl Platform {
         let (inventory, known) = watch::channel(None);
         let (discovery_health, discovery_seen) = watch::channel(inventory::Health::Unknown);
         let watermarks = Arc::new(Watermarks::default());
+        let placements = Arc::new(Placements::default());
         let gaps_opened = Arc::new(Notify::new());
         let source = Source {
             vsphere: vsphere.clone(),
@@ -377,6 +379,7 @@ impl Platform {
             queue: queue.clone(),
             readiness: ready.clone(),
             inventory: known.clone(),
+            placements: Arc::clone(&placements),
             triggered: self.live.clone(),
             health: self.health.clone(),
             clock: Arc::clone(clock),
@@ -392,6 +395,7 @@ impl Platform {
             readiness: ready,
             inventory: known,
             gaps_opened,
+            placements,
             triggered: self.ring.clone(),
         };
         spawn("ring", Box::pin(ring.run(stopping())));

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::ask::{Answer, Source};
 use super::batch_size::BatchSize;
 use super::live_set::{LiveSet, seen};
+use super::placement::Placements;
 use super::window::{live_start, look_back};
 use crate::clock::Ticker;
 use crate::clock::WallClock;
@@ -73,6 +74,8 @@ pub struct LiveLane {
     pub readiness: watch::Receiver<Readiness>,
     /// Who there is; `None` until the first discovery.
     pub inventory: watch::Receiver<Option<Arc<KnownInventory>>>,
+    /// Where VMs run.
+    pub placements: Arc<Placements>,
     /// Polls out of turn.
     pub triggered: Triggered<PollReport>,
     /// Told how each poll went.
@@ -214,6 +217,8 @@ impl LiveLane {
             started: Instant::now(),
         };
         self.note_what_explains_silence(inventory, turn);
+        let hosts = self.source.vsphere.placements().await?;
+        self.placements.note(inventory, &hosts, at.0);
         let subjects = live_set.next_poll(inventory);
         let n_hosts = subjects
             .iter()
@@ -253,7 +258,7 @@ impl LiveLane {
                 entity: subject.entity,
                 moref: subject.moref,
                 cpus: subject.cpus,
-                placement: subject.placement,
+                placement: self.placements.get(subject.entity),
                 after,
                 until: None,
             }

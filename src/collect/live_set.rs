@@ -6,9 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::model::gap::Reason;
-use crate::model::ids::{EntityId, HostId, MoRef};
+use crate::model::ids::{EntityId, MoRef};
 use crate::model::inventory::{KnownInventory, PowerState};
-use crate::units::Stamp;
 
 /// Polls that an entity stays after it stopped running.
 const POLLS_AFTER_STOP: u8 = 2;
@@ -22,8 +21,6 @@ pub struct Subject {
     pub moref: MoRef,
     /// vCPUs of a VM, threads of a host; 0 if unknown.
     pub cpus: u16,
-    /// Where a VM runs, and since when that is known.
-    pub placement: Option<(HostId, Stamp)>,
 }
 
 /// An entity as an inventory shows it.
@@ -60,7 +57,6 @@ pub fn seen(inventory: &KnownInventory) -> impl Iterator<Item = Seen> {
                 entity: known.id.into(),
                 moref: host.moref.clone(),
                 cpus: host.threads.unwrap_or(0),
-                placement: None,
             },
             // A host in stand-by is connected but silent; one in maintenance publishes.
             running: host.connected && matches!(host.power, PowerState::On | PowerState::Unknown),
@@ -80,7 +76,6 @@ pub fn seen(inventory: &KnownInventory) -> impl Iterator<Item = Seen> {
                 entity: known.id.into(),
                 moref: vm.moref.clone(),
                 cpus: vm.vcpus.unwrap_or(0),
-                placement: known.placement,
             },
             running: vm.power == PowerState::On && !vm.template && host_answers,
             why_silent,

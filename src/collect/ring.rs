@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ask::{Answer, Source};
 use super::live_set::{Subject, seen};
+use super::placement::Placements;
 use crate::error::Chain;
 use crate::ingest::chain::ServerTime;
 use crate::ingest::flush::Readiness;
@@ -64,6 +65,8 @@ pub struct RingLane {
     pub readiness: watch::Receiver<Readiness>,
     /// Who there is.
     pub inventory: watch::Receiver<Option<Arc<KnownInventory>>>,
+    /// Where VMs run.
+    pub placements: Arc<Placements>,
     /// Rings when open gaps were written.
     pub gaps_opened: Arc<Notify>,
     /// Rounds out of turn.
@@ -241,7 +244,7 @@ impl RingLane {
                     Some(_) if gap.step.to.is_some_and(|to| to <= at.ring_start()) => {
                         hopeless.push((*gap, Found::nothing(gap)))
                     }
-                    Some(subject) => targets.push(target(gap, subject, at)),
+                    Some(subject) => targets.push(self.target(gap, subject, at)),
                 }
             }
             let asked = self.source.ask(targets, &estimator, answered).await;
@@ -267,6 +270,18 @@ impl RingLane {
             None => Ok(n_found),
         }
     }
+
+    /// One query over the whole gap, as far back as the ring reaches.
+    fn target(&self, gap: &OpenGap, subject: &Subject, at: ServerTime) -> Target {
+        Target {
+            entity: gap.entity,
+            moref: subject.moref.clone(),
+            cpus: subject.cpus,
+            placement: self.placements.get(gap.entity),
+            after: gap.step.from.max(at.ring_start()),
+            until: gap.step.to,
+        }
+    }
 }
 
 /// Why an entity that the server refuses alone has no samples to be had; `None`: it may yet answer.
@@ -275,18 +290,6 @@ fn why_gone(error: &vsphere::Error) -> Option<Reason> {
         FaultKind::ManagedObjectNotFound => Some(Reason::Removed),
         FaultKind::NoPermission => Some(Reason::NoPermission),
         _ => None,
-    }
-}
-
-/// One query over the whole gap, as far back as the ring reaches.
-fn target(gap: &OpenGap, subject: &Subject, at: ServerTime) -> Target {
-    Target {
-        entity: gap.entity,
-        moref: subject.moref.clone(),
-        cpus: subject.cpus,
-        placement: subject.placement,
-        after: gap.step.from.max(at.ring_start()),
-        until: gap.step.to,
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! Only leaf paths are asked for: `config` of one VM may be a megabyte.
 
+use std::collections::HashMap;
+
 use crate::model::ids::MoRef;
 use crate::model::inventory::Host;
 use crate::model::inventory::Inventory;
@@ -65,6 +67,18 @@ pub(crate) async fn discover(session: &Pinned) -> Result<Inventory, Error> {
         tracing::debug!(withheld, "the server kept properties back");
     }
     Ok(collected.inventory)
+}
+
+/// The host of every VM that has one.
+pub(crate) async fn placements(session: &Pinned) -> Result<HashMap<MoRef, MoRef>, Error> {
+    let mut collected = Collected::default();
+    let wanted = [Wanted {
+        kind: VM,
+        paths: &["runtime.host"],
+    }];
+    over_view(session, &[VM], &wanted, &mut collected).await?;
+    let vms = collected.inventory.vms.into_iter();
+    Ok(vms.filter_map(|vm| Some((vm.moref, vm.host?))).collect())
 }
 
 /// The hardware UUID of the only host of an ESXi server.

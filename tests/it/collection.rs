@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use virt_collector::app::App;
-use vsphere_simulator::{Action, PlatformKind, Rule, Spec};
+use vsphere_simulator::{Action, PlatformKind, RingFate, Rule, Spec};
 
 use crate::rig::{Daemon, Rig, assert_clean, recorder, small};
 use crate::wait;
@@ -369,5 +369,52 @@ async fn a_back_fill_that_is_interrupted_is_continued_by_the_next_owner() {
     let verdict = rig.verdict().await;
     assert_clean(&verdict);
     assert_eq!(verdict.explained, 0, "{verdict}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_moves_between_polls_is_never_shown_on_the_wrong_host() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let vm = rig.simulator.world().running_vms().remove(0);
+    let elsewhere = |rig: &Rig| {
+        let truth = rig.simulator.truth();
+        let here = truth
+            .entity(&vm)
+            .unwrap()
+            .run_at(truth.now / 20_000_000 * 20 - 20)
+            .unwrap()
+            .host
+            .clone();
+        rig.simulator
+            .world()
+            .hosts()
+            .into_iter()
+            .find(|host| *host != here)
+            .unwrap()
+    };
+    for fate in [RingFate::Kept, RingFate::Reset] {
+        rig.pass(Duration::from_secs(30));
+        let host = elsewhere(&rig);
+        rig.simulator.world().move_vm(&vm, &host, fate).unwrap();
+        for _ in 0..4 {
+            rig.pass(MINUTE);
+            assert_eq!(daemon.poll().await.error, None);
+        }
+    }
+    daemon.back_fill().await;
+    assert_clean(&rig.verdict().await);
+    let client = rig.client().await;
+    let row = client
+        .query_one(
+            "SELECT count(DISTINCT m.host_id), count(*) FILTER (WHERE m.host_id IS NULL) \
+             FROM virt_vm_metrics m JOIN virt_vm v USING (vm_id) \
+             WHERE v.moref = $1 AND m.collected_at > to_timestamp($2::float8)",
+            &[&vm, &((rig.simulator.clock().now() / 1_000_000 - 500) as f64)],
+        )
+        .await
+        .unwrap();
+    assert!(row.get::<_, i64>(0) >= 2, "it was seen on both hosts");
+    assert!(row.get::<_, i64>(1) <= 12, "only what nobody can know is NULL");
     daemon.stop().await;
 }

@@ -82,7 +82,7 @@ async fn life_of_a_sample() {
         entity: subject.entity,
         moref: subject.moref.clone(),
         cpus: subject.cpus,
-        placement: subject.placement,
+        placement: None,
         after,
         until: None,
     };
