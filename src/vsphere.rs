@@ -279,7 +279,8 @@ impl Vsphere {
     /// # Errors
     /// When a call fails; a part is never returned.
     pub async fn placements(&self) -> Result<HashMap<MoRef, MoRef>, Error> {
-        let call = |session: Pinned| async move { discovery::placements(&session).await.map_err(Error::Soap) };
+        let call =
+            |session: Pinned| async move { discovery::placements(&session).await.map_err(Error::Soap) };
         self.inner.pool.with_session(call).await
     }
 

@@ -113,7 +113,7 @@ impl LiveSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::VmId;
+    use crate::model::ids::{HostId, VmId};
     use crate::model::inventory::{Host, KnownHost, KnownVm, Vm};
 
     fn inventory(power: PowerState, connected: bool) -> KnownInventory {

@@ -104,7 +104,7 @@ mod tests {
     fn a_vm_that_has_moved_is_on_its_host_since_the_poll_that_saw_it_there() {
         let placements = Placements::default();
         let vm = EntityId::from(VmId(1));
-        let mut see = |host: Option<&str>, second: i64| {
+        let see = |host: Option<&str>, second: i64| {
             let reading = host
                 .map(|host| (MoRef::new("vm-1"), MoRef::new(host)))
                 .into_iter()
