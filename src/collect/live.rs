@@ -219,6 +219,9 @@ impl LiveLane {
         self.note_what_explains_silence(inventory, turn);
         let hosts = self.source.vsphere.placements().await?;
         self.placements.note(inventory, &hosts, at.0);
+        if live_set.is_new() {
+            live_set.remember(self.watermarks.since(at.ring_start()));
+        }
         let subjects = live_set.next_poll(inventory);
         let n_hosts = subjects
             .iter()

@@ -88,9 +88,23 @@ pub fn seen(inventory: &KnownInventory) -> impl Iterator<Item = Seen> {
 #[derive(Debug, Default)]
 pub struct LiveSet {
     polls_left: HashMap<EntityId, u8>,
+    has_polled: bool,
 }
 
 impl LiveSet {
+    /// True before the first poll.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        !self.has_polled
+    }
+
+    /// Before the first poll of a term: entities that ran until not long ago count as just stopped, since nobody was
+    /// there to see when.
+    pub fn remember(&mut self, recent: impl IntoIterator<Item = EntityId>) {
+        self.polls_left
+            .extend(recent.into_iter().map(|entity| (entity, POLLS_AFTER_STOP)));
+    }
+
     /// The subjects of this poll. Called once per poll: it is what counts down.
     pub fn next_poll(&mut self, inventory: &KnownInventory) -> Vec<Subject> {
         let mut left = HashMap::with_capacity(self.polls_left.len());
@@ -106,6 +120,7 @@ impl LiveSet {
             })
             .collect();
         self.polls_left = left;
+        self.has_polled = true;
         live
     }
 }
@@ -175,6 +190,16 @@ mod tests {
             ["host-1", "vm-1"]
         );
         assert_eq!(polled(&mut set, &KnownInventory::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_vm_that_stopped_while_nobody_polled_is_polled_twice() {
+        let off = inventory(PowerState::Off, true);
+        let mut set = LiveSet::default();
+        set.remember([EntityId::from(VmId(1))]);
+        assert_eq!(polled(&mut set, &off), ["host-1", "vm-1"]);
+        assert_eq!(polled(&mut set, &off), ["host-1", "vm-1"]);
+        assert_eq!(polled(&mut set, &off), ["host-1"]);
     }
 
     #[test]

@@ -336,6 +336,17 @@ impl Watermarks {
         self.lock().keys().copied().collect()
     }
 
+    /// Entities whose newest row is not older than this.
+    #[must_use]
+    pub fn since(&self, stamp: Stamp) -> Vec<EntityId> {
+        let is_recent = |past: &Past| past.watermark.is_some_and(|watermark| watermark >= stamp);
+        self.lock()
+            .iter()
+            .filter(|(_, past)| is_recent(past))
+            .map(|(entity, _)| *entity)
+            .collect()
+    }
+
     /// Entities whose newest row is older than this, without those that are known to be silent.
     #[must_use]
     pub fn quiet(&self, since: Stamp) -> Vec<EntityId> {

@@ -110,6 +110,11 @@ impl Joined {
     fn extend(&mut self, mut window: Window, turn: Turn, watermarks: &Watermarks) -> usize {
         let entity = window.entity;
         let past = self.past(entity, watermarks);
+        if past.silent && self.explains_the_end_of(entity) {
+            // The ring lane has just answered for the gap without an end: what follows it is asked for again.
+            self.unkept.held += window.len();
+            return 0;
+        }
         let extension = chain::extend(past, &mut window, turn.at);
         self.unkept.add(extension.unkept);
         // A refused stamp explains the step that the next good one leaves.
@@ -146,6 +151,10 @@ impl Joined {
     }
 
     fn fill(&mut self, gap: &OpenGap, found: Found, at: ServerTime, watermarks: &Watermarks) -> usize {
+        if gap.step.to.is_none() && !self.past(gap.entity, watermarks).silent {
+            // The entity has spoken meanwhile: its gap has an end now, and is asked for with it.
+            return 0;
+        }
         let mut n_rows = 0;
         let residue: Residue = match found {
             Found::Rows(mut window) => {
@@ -188,6 +197,11 @@ impl Joined {
             self.open(vec![gap]);
             self.pasts.insert(entity, Past { silent: true, ..past });
         }
+    }
+
+    fn explains_the_end_of(&self, entity: EntityId) -> bool {
+        let is_its_end = |gap: &NewGap| gap.entity == entity && gap.step.to.is_none();
+        self.flush.gaps_new.iter().any(is_its_end)
     }
 
     fn open(&mut self, gaps: Vec<NewGap>) {

@@ -418,3 +418,23 @@ async fn a_vm_that_moves_between_polls_is_never_shown_on_the_wrong_host() {
     assert!(row.get::<_, i64>(1) <= 12, "only what nobody can know is NULL");
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_samples_of_a_vm_that_stopped_while_nobody_polled_are_read() {
+    let mut rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    daemon.stop().await;
+    let vm = rig.simulator.world().running_vms().remove(0);
+    rig.pass(MINUTE);
+    rig.simulator.world().power_off(&vm).unwrap();
+    rig.pass(MINUTE);
+    rig.healthy_from_now();
+    // The first poll after the start reads them: nobody waits for the VM to count as silent.
+    let daemon = rig.start().await;
+    rig.pass(3 * MINUTE);
+    daemon.poll().await;
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0, "{verdict}");
+    daemon.stop().await;
+}

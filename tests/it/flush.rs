@@ -10,6 +10,7 @@ use support::database::Role;
 use support::oracle::Verdict;
 use tokio::time::Instant;
 use tokio_postgres::Client;
+use virt_collector::app::App;
 use virt_collector::config::PlatformKind;
 use virt_collector::ingest::writers::Writers;
 use virt_collector::model::columns::Column;
@@ -321,6 +322,59 @@ async fn refused_rows_inside_gaps_end_the_gap_and_are_explained() {
     let verdict = rig.verdict().await;
     assert_poisoned(&verdict, n_vms, &[("poison", 2 * n_vms)]);
     daemon.stop().await;
+}
+
+/// Some parts of a flush are committed, then the trouble is another one: only the rows themselves tell which.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_ends_half_stored_is_asked_for_again_from_where_the_rows_end() {
+    // Counted apart from the other tests.
+    const NAME: &str = "half";
+    let rig = Rig::new(small()).await;
+    let mut config = rig.config();
+    config.collection.entities_per_request = 100;
+    config.platforms[0].name = NAME.to_owned();
+    let app = App::start(config, recorder()).await.unwrap();
+    let poll = async || app.platform(NAME).unwrap().poll_now().await.unwrap();
+    assert_eq!(poll().await.error, None);
+    app.platform(NAME).unwrap().back_fill_now().await.unwrap();
+    let sql = superuser(&rig).await;
+    let count = async || -> i64 {
+        let counted =
+            "SELECT (SELECT count(*) FROM virt_vm_metrics) + (SELECT count(*) FROM virt_host_metrics)";
+        sql.query_one(counted, &[]).await.unwrap().get(0)
+    };
+    let before = count().await;
+    // The last VM but one is refused, and at the last one the transaction fails.
+    sql.batch_execute(
+        "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ \
+         DECLARE newest int := (SELECT max(vm_id) FROM virt_vm_metrics); BEGIN \
+         IF NEW.vm_id = newest - 1 THEN RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END IF; \
+         IF NEW.vm_id = newest THEN RAISE EXCEPTION 'not now' USING ERRCODE = '40001'; END IF; \
+         RETURN NEW; END $$; \
+         CREATE TRIGGER trouble BEFORE INSERT ON virt_vm_metrics FOR EACH ROW EXECUTE FUNCTION trouble()",
+    )
+    .await
+    .unwrap();
+    rig.pass(MINUTE);
+    assert!(poll().await.error.is_some());
+    let half = count().await;
+    let all = before + 3 * i64::try_from(rig.n_entities()).unwrap();
+    assert!(before < half && half < all, "{before} {half} {all}");
+    sql.batch_execute("DROP TRIGGER trouble ON virt_vm_metrics")
+        .await
+        .unwrap();
+    until("a poll goes well", async || {
+        poll().await.error.map_or(Ok(()), Err)
+    })
+    .await;
+    assert_eq!(count().await, all);
+    assert_eq!(
+        counted("virt_collector_rows_duplicate_total{platform=\"half\"}"),
+        0
+    );
+    let breaks = sql.query("SELECT * FROM virt_chain_break()", &[]).await.unwrap();
+    assert!(breaks.is_empty());
+    app.stop().await.unwrap();
 }
 
 /// Polls until one goes well.

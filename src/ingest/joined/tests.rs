@@ -34,8 +34,8 @@ enum Act {
     Poll { taken: bool },
     /// The ring lane asks for the settled gaps; the database takes its flush or refuses it.
     Fill { taken: bool },
-    /// Live and ring answers join one flush.
-    Both,
+    /// Live and ring answers join one flush, in either order.
+    Both { ring_first: bool },
     /// The collector is killed; what it knew is read from the database again.
     Kill,
     /// The inventory says that the VM is off.
@@ -60,7 +60,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
             1 => long,
             8 => prop::bool::weighted(0.8).prop_map(|taken| Act::Poll { taken }),
             4 => prop::bool::weighted(0.8).prop_map(|taken| Act::Fill { taken }),
-            2 => Just(Act::Both),
+            4 => any::<bool>().prop_map(|ring_first| Act::Both { ring_first }),
             2 => Just(Act::Kill),
             1 => Just(Act::SeenOff),
         ],
@@ -276,11 +276,10 @@ impl World {
                 let ring = self.ring();
                 self.flush(ring, taken);
             }
-            Act::Both => {
-                let gap_is_endless = self.database.gaps.values().any(|gap| gap.step.to.is_none());
-                // A gap without an end that both lanes answer at once is a flush that the database refuses.
+            Act::Both { ring_first } => {
                 let (ring, live) = (self.ring(), self.live());
-                self.flush(ring.into_iter().chain(live).collect(), !gap_is_endless);
+                let (first, then) = if ring_first { (ring, live) } else { (live, ring) };
+                self.flush(first.into_iter().chain(then).collect(), true);
             }
             Act::Kill => self.kill(),
             Act::SeenOff => self.watermarks.hint([(entity(), Reason::PoweredOff)]),
