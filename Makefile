@@ -7,7 +7,7 @@ cluster := tests/support/cluster
 # Runs a command against a private cluster, which stops with it, also after Ctrl-C.
 with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test drill lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,10 @@ demo: setup ## simulator, database and collector with live rows, until Ctrl-C or
 
 test: setup ## all tests, against a private TimescaleDB
 	VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked
+
+drill: setup ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
+	cargo build --locked --workspace --bins
+	@$(cluster) run drill cargo run --quiet --locked -p virt-collector-support --bin drill -- $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
 
 lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	@tests/support/setup lint

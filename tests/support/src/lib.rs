@@ -9,6 +9,8 @@
 //! | [`cluster`] | starts and stops private TimescaleDB clusters |
 //! | [`process`] | runs the real programs, waits for them, signals and kills them |
 //! | [`collector`] | a configured `virt-collector` on top of that |
+//! | [`proxy`] | a fault proxy between two programs |
+//! | [`drill`] | faults by the hundred against the real daemon, each followed by the oracle |
 //!
 //! The oracle knows the collector by its tables only: this package does not depend on `virt-collector`, so a
 //! mistake there cannot hide here.
@@ -20,9 +22,11 @@
 pub mod cluster;
 pub mod collector;
 pub mod database;
+pub mod drill;
 pub mod loader;
 pub mod oracle;
 pub mod process;
+pub mod proxy;
 pub mod truth;
 
 mod http;

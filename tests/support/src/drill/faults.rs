@@ -1,0 +1,125 @@
+//! One function per kind of fault. Each leaves a stage on which everything could be well again.
+//!
+//! Owns: what happens, at which moment. Never does: waiting for recovery; that is [`super::judge`]'s.
+//!
+//! Time of the vCenter that passes before a poll stays below the oracle's grace where the fault destroys samples:
+//! what nobody had the time to read is not owed.
+
+use std::time::Duration;
+
+use super::Error;
+use super::plan::Kind;
+use super::random::Random;
+use super::stage::{End, Stage};
+use crate::process;
+
+mod collector;
+mod database;
+mod vcenter;
+mod world;
+
+/// For a poll to come by itself, and for what it then meets.
+const MEET: Duration = Duration::from_secs(90);
+
+/// Makes one happen, and tells its story in a few words.
+pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> Result<String, Error> {
+    let dice = &mut dice;
+    let story = match kind {
+        Kind::Kill => collector::kill(stage, dice).await,
+        Kind::LongOutage => collector::long_outage(stage, dice).await,
+        Kind::Lease => collector::lease(stage, dice).await,
+        Kind::Partition => collector::partition(stage, dice).await,
+        Kind::HandOver => collector::hand_over(stage, dice).await,
+        Kind::CommitCut => database::commit_cut(stage, dice).await,
+        Kind::Restart => database::restart(stage, dice).await,
+        Kind::DatabaseStopped => database::stopped(stage, dice).await,
+        Kind::DatabaseReset => database::reset(stage, dice).await,
+        Kind::DatabaseStalled => database::stalled(stage, dice).await,
+        Kind::DatabaseThrottled => database::throttled(stage, dice).await,
+        Kind::DatabaseLatency => database::latency(stage, dice).await,
+        Kind::DatabaseCut => database::cut(stage, dice).await,
+        Kind::DatabaseRefused => database::refused(stage, dice).await,
+        Kind::Session => vcenter::session(stage, dice).await,
+        Kind::Truncated => vcenter::truncated(stage, dice).await,
+        Kind::VcenterAway => vcenter::away(stage, dice).await,
+        Kind::VcenterReset => vcenter::reset(stage, dice).await,
+        Kind::VcenterStalled => vcenter::stalled(stage, dice).await,
+        Kind::VcenterThrottled => vcenter::throttled(stage, dice).await,
+        Kind::VcenterLatency => vcenter::latency(stage, dice).await,
+        Kind::VcenterCut => vcenter::cut(stage, dice).await,
+        Kind::Renumbered => world::renumbered(stage, dice).await,
+        Kind::VmDeleted => world::deleted(stage, dice).await,
+        Kind::VmCreated => world::created(stage, dice).await,
+        Kind::VmRenamed => world::renamed(stage, dice).await,
+        Kind::VmPower => world::power(stage, dice).await,
+        Kind::VmMovedKept => world::moved(stage, dice, vsphere_simulator::RingFate::Kept).await,
+        Kind::VmMovedReset => world::moved(stage, dice, vsphere_simulator::RingFate::Reset).await,
+        Kind::HostDisconnected => world::disconnected(stage, dice).await,
+        Kind::HostRebooted => world::rebooted(stage, dice).await,
+        Kind::Late => world::late(stage, dice).await,
+        Kind::PartlyEmpty => world::partly_empty(stage, dice).await,
+        Kind::ClockForward => world::clock_forward(stage, dice).await,
+        Kind::ClockBack => world::clock_back(stage, dice).await,
+    }?;
+    stage.holder().calm();
+    Ok(story)
+}
+
+/// Kinds whose function itself waits until those who run at its end have fetched something.
+pub(super) const fn is_proven(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Lease
+            | Kind::Partition
+            | Kind::Truncated
+            | Kind::DatabaseThrottled
+            | Kind::DatabaseLatency
+            | Kind::VcenterThrottled
+            | Kind::VcenterLatency
+    )
+}
+
+/// Time that a poll covers at once: below the look-back of the live lane.
+fn short(dice: &mut Random) -> Duration {
+    dice.seconds(20, 280)
+}
+
+/// Time in which nothing becomes owed.
+fn moment(dice: &mut Random) -> Duration {
+    dice.seconds(20, 100)
+}
+
+fn ending(dice: &mut Random) -> End {
+    if dice.chance(50) { End::Kill } else { End::Term }
+}
+
+/// There is something new to read, and somebody reads it soon: a collector that starts, or the running one at its
+/// next poll.
+async fn provoke(stage: &mut Stage, dice: &mut Random) -> Result<&'static str, Error> {
+    let time = moment(dice);
+    let end = ending(dice);
+    let restarted = dice.chance(85) || stage.hasty;
+    stage.pass(time);
+    if restarted {
+        stage.restart(end).await?;
+        Ok("at a start")
+    } else {
+        Ok("at a poll")
+    }
+}
+
+/// Waits until something happened that was provoked.
+async fn met(
+    what: &str,
+    stage: &mut Stage,
+    happened: impl Fn(&Stage) -> bool + Send + Sync,
+) -> Result<(), Error> {
+    let seen_by = &*stage;
+    process::until(what, MEET, || {
+        let seen = happened(seen_by);
+        async move { if seen { Ok(()) } else { Err("not yet".to_owned()) } }
+    })
+    .await?;
+    stage.note(format!("met {what}"));
+    Ok(())
+}

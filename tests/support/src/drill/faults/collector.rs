@@ -1,0 +1,185 @@
+//! The collector is killed, stopped, cut off; another takes over.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::Error;
+use super::super::random::Random;
+use super::super::stage::{End, Stage};
+use super::{ending, met, short};
+use crate::process::Signal;
+use crate::proxy::{CommitCut, Weather};
+
+/// A start, the reading of the inventory, a first poll and a back-fill take about this long.
+const BUSY_MILLIS: u64 = 2_500;
+
+pub(super) async fn kill(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let outage = match dice.between(1, 10) {
+        1..=7 => short(dice),
+        8..=9 => dice.seconds(300, 900),
+        _ => dice.seconds(1_200, 2_900),
+    };
+    let first = ending(dice);
+    let after = dice.millis(0, BUSY_MILLIS);
+    let slow = dice.millis(3, 40);
+    let seconds = outage.as_secs();
+    match dice.between(1, 10) {
+        1 => {
+            stage.end(End::Kill).await?;
+            stage.pass_unwell(outage);
+            stage.start().await?;
+            Ok(format!("idle, away {seconds} s"))
+        }
+        2..=5 => {
+            away(stage, first, outage).await?;
+            tokio::time::sleep(after).await;
+            stage.restart(End::Kill).await?;
+            Ok(format!(
+                "{} ms after a start, {seconds} s to catch up",
+                after.as_millis()
+            ))
+        }
+        6..=7 => {
+            stage.holder().database.set_weather(Weather {
+                latency_up: slow,
+                latency_down: slow,
+                ..Weather::default()
+            });
+            away(stage, first, outage).await?;
+            tokio::time::sleep(2 * after).await;
+            stage.restart(End::Kill).await?;
+            Ok(format!(
+                "{} ms after a start, {seconds} s to catch up, {} ms to the database",
+                2 * after.as_millis(),
+                slow.as_millis()
+            ))
+        }
+        8..=9 => {
+            let before = stage.holder().database.counts().held_copies;
+            stage.holder().database.hold_copy();
+            away(stage, first, outage).await?;
+            met("a COPY", stage, |stage| {
+                stage.holder().database.counts().held_copies > before
+            })
+            .await?;
+            stage.restart(End::Kill).await?;
+            Ok(format!("inside COPY, {seconds} s to catch up"))
+        }
+        _ => {
+            let before = stage.holder().database.counts().cut_commits;
+            stage.holder().database.cut_commit(CommitCut::Reply, true);
+            away(stage, first, outage).await?;
+            met("a COMMIT", stage, |stage| {
+                stage.holder().database.counts().cut_commits > before
+            })
+            .await?;
+            stage.restart(End::Kill).await?;
+            Ok(format!("after COMMIT, {seconds} s to catch up"))
+        }
+    }
+}
+
+/// Ends the collector, lets time pass, and starts it.
+async fn away(stage: &mut Stage, end: End, outage: Duration) -> Result<(), Error> {
+    stage.end(end).await?;
+    stage.pass_unwell(outage);
+    stage.start().await
+}
+
+pub(super) async fn long_outage(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let outage = dice.seconds(2_400, 3_000);
+    let throttle = u32::try_from(dice.between(40_000, 200_000)).unwrap_or(u32::MAX);
+    let after = dice.millis(1_000, 5_000);
+    stage.holder().database.set_weather(Weather {
+        throttle: Some(throttle),
+        ..Weather::default()
+    });
+    away(stage, End::Kill, outage).await?;
+    // In the middle of the back-fill, which the next one continues.
+    tokio::time::sleep(after).await;
+    stage.restart(End::Kill).await?;
+    Ok(format!(
+        "{} s away, killed again {} ms into the back-fill at {} kB/s",
+        outage.as_secs(),
+        after.as_millis(),
+        throttle / 1000
+    ))
+}
+
+/// The holder stands still for longer than its lease lasts.
+pub(super) async fn lease(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let in_copy = dice.chance(50);
+    let pause = dice.millis(0, 3_000);
+    let time = short(dice);
+    if in_copy {
+        // A start is followed by a COPY at once, and its first renewal is 10 s away.
+        let before = stage.holder().database.counts().held_copies;
+        stage.pass(Duration::from_secs(60));
+        stage.end(End::Term).await?;
+        stage.holder().database.hold_copy();
+        stage.start().await?;
+        met("a COPY", stage, |stage| {
+            stage.holder().database.counts().held_copies > before
+        })
+        .await?;
+        stage.stand_by().await?;
+    } else {
+        stage.stand_by().await?;
+        tokio::time::sleep(pause).await;
+    }
+    let (_, epoch) = stage.lease().await?;
+    stage.holder_mut().signal(Signal::Stop)?;
+    let since = Instant::now();
+    stage.pass_unwell(time);
+    let took = stage.taken_over(epoch, since).await?;
+    stage.recovered().await?;
+    // The old one wakes up, and has to find out that it is no longer the one.
+    let old = stage.other_mut();
+    old.signal(Signal::Cont)?;
+    old.database.release_copies();
+    old.calm();
+    stage.pass(Duration::from_secs(40));
+    stage.recovered().await?;
+    let (_, now) = stage.lease().await?;
+    stage.note_memory();
+    stage.other_mut().stop().await?;
+    Ok(format!(
+        "stopped {}, taken over in {:.1} s, epoch {epoch} to {now}",
+        if in_copy { "inside COPY" } else { "idle" },
+        took.as_secs_f64()
+    ))
+}
+
+/// The holder cannot reach the database, and nobody tells it so.
+pub(super) async fn partition(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let time = short(dice);
+    stage.stand_by().await?;
+    let (_, epoch) = stage.lease().await?;
+    stage.holder().database.set_weather(Weather {
+        stalled: true,
+        ..Weather::default()
+    });
+    let since = Instant::now();
+    stage.pass_unwell(time);
+    let took = stage.taken_over(epoch, since).await?;
+    stage.recovered().await?;
+    stage.other_mut().calm();
+    stage.pass(Duration::from_secs(40));
+    stage.recovered().await?;
+    stage.note_memory();
+    stage.other_mut().stop().await?;
+    Ok(format!("cut off, taken over in {:.1} s", took.as_secs_f64()))
+}
+
+pub(super) async fn hand_over(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let time = short(dice);
+    stage.stand_by().await?;
+    let (_, epoch) = stage.lease().await?;
+    stage.pass(time);
+    stage.note_memory();
+    let since = Instant::now();
+    stage.holder_mut().stop().await?;
+    let took = stage.taken_over(epoch, since).await?;
+    Ok(format!("told to end, taken over in {:.1} s", took.as_secs_f64()))
+}

@@ -1,0 +1,176 @@
+//! The database, or the way to it, fails.
+
+use std::time::Duration;
+
+use super::super::Error;
+use super::super::random::Random;
+use super::super::stage::{End, Stage};
+use super::{MEET, ending, met, provoke, short};
+use crate::cluster::Mode;
+use crate::proxy::{CommitCut, Direction, Weather};
+
+pub(super) async fn commit_cut(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let cut = if dice.chance(75) {
+        CommitCut::Reply
+    } else {
+        CommitCut::Request
+    };
+    let rows = dice.chance(75);
+    let before = stage.holder().database.counts().cut_commits;
+    stage.holder().database.cut_commit(cut, rows);
+    let when = provoke(stage, dice).await?;
+    met("a COMMIT", stage, |stage| {
+        stage.holder().database.counts().cut_commits > before
+    })
+    .await?;
+    let what = if rows { "of rows" } else { "of anything" };
+    Ok(match cut {
+        CommitCut::Reply => format!("the answer to a COMMIT {what} is lost, {when}"),
+        CommitCut::Request => format!("a COMMIT {what} is lost, {when}"),
+    })
+}
+
+fn mode(dice: &mut Random) -> Mode {
+    if dice.chance(50) {
+        Mode::Fast
+    } else {
+        Mode::Immediate
+    }
+}
+
+pub(super) async fn restart(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let mode = mode(dice);
+    let busy = dice.chance(70) || stage.hasty;
+    let after = dice.millis(0, 2_000);
+    let end = ending(dice);
+    stage.pass(short(dice));
+    if busy {
+        stage.restart(end).await?;
+        tokio::time::sleep(after).await;
+    }
+    stage.restart_database(mode).await?;
+    Ok(format!(
+        "{mode:?}, {}",
+        if busy {
+            format!("{} ms after a start", after.as_millis())
+        } else {
+            "idle".to_owned()
+        }
+    ))
+}
+
+pub(super) async fn stopped(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let mode = mode(dice);
+    let time = dice.seconds(60, 3_000);
+    let pause = dice.millis(500, 8_000);
+    let refused = dice.chance(50);
+    stage.stop_database(mode).await?;
+    stage.holder().database.refuse(refused);
+    stage.pass_unwell(time);
+    tokio::time::sleep(pause).await;
+    stage.start_database().await?;
+    stage.holder().database.refuse(false);
+    Ok(format!("{mode:?}, for {} s", time.as_secs()))
+}
+
+pub(super) async fn reset(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let after = dice.millis(0, 1_500);
+    let times = dice.between(1, 4);
+    let when = provoke(stage, dice).await?;
+    for _ in 0..times {
+        tokio::time::sleep(after).await;
+        stage.holder().database.reset_all();
+    }
+    Ok(format!("{times} times, every {} ms, {when}", after.as_millis()))
+}
+
+pub(super) async fn stalled(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let after = dice.millis(0, 1_500);
+    let time = dice.millis(2_000, 12_000);
+    let when = provoke(stage, dice).await?;
+    tokio::time::sleep(after).await;
+    stage.holder().database.set_weather(Weather {
+        stalled: true,
+        ..Weather::default()
+    });
+    tokio::time::sleep(time).await;
+    Ok(format!(
+        "for {} ms, {} ms {when}",
+        time.as_millis(),
+        after.as_millis()
+    ))
+}
+
+pub(super) async fn throttled(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let rate = u32::try_from(dice.between(10_000, 60_000)).unwrap_or(u32::MAX);
+    let outage = dice.seconds(60, 1_500);
+    stage.holder().database.set_weather(Weather {
+        throttle: Some(rate),
+        ..Weather::default()
+    });
+    slow(stage, outage).await?;
+    Ok(format!(
+        "to {} kB/s, {} s to catch up",
+        rate / 1000,
+        outage.as_secs()
+    ))
+}
+
+pub(super) async fn latency(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let latency = dice.millis(10, 150);
+    let outage = dice.seconds(60, 1_500);
+    stage.holder().database.set_weather(Weather {
+        latency_up: latency,
+        latency_down: latency,
+        ..Weather::default()
+    });
+    slow(stage, outage).await?;
+    Ok(format!(
+        "{} ms each way, {} s to catch up",
+        latency.as_millis(),
+        outage.as_secs()
+    ))
+}
+
+/// Catches up on a slow way to the database.
+async fn slow(stage: &mut Stage, outage: Duration) -> Result<(), Error> {
+    stage.end(End::Kill).await?;
+    stage.pass_unwell(outage);
+    stage.start().await?;
+    stage.recovered().await?;
+    Ok(())
+}
+
+pub(super) async fn cut(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let direction = if dice.chance(60) {
+        Direction::Up
+    } else {
+        Direction::Down
+    };
+    let bytes = dice.between(1, 8_000);
+    let before = stage.holder().database.counts().cut_bytes;
+    stage.holder().database.cut_after(direction, bytes);
+    let when = provoke(stage, dice).await?;
+    // What flows in a poll may be less; renewals and looks at the health add to it.
+    let cut = tokio::time::timeout(
+        MEET / 2,
+        met("a cut", stage, |stage| {
+            stage.holder().database.counts().cut_bytes > before
+        }),
+    );
+    let far = cut.await.is_err();
+    Ok(format!(
+        "after {bytes} bytes {direction:?}, {when}{}",
+        if far { ", never reached" } else { "" }
+    ))
+}
+
+pub(super) async fn refused(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let time = dice.seconds(20, 600);
+    let pause = dice.millis(500, 6_000);
+    stage.holder().database.refuse(true);
+    stage.holder().database.reset_all();
+    stage.pass_unwell(time);
+    tokio::time::sleep(pause).await;
+    Ok(format!("for {} s", time.as_secs()))
+}

@@ -1,0 +1,175 @@
+//! Waits until the daemon has recovered, and asks the oracle.
+//!
+//! Owns: what "recovered" means: the newest sample of every entity that can be read is stored, and no gap is open.
+//! Never does: believing it; the oracle compares every row.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vsphere_simulator::{EntityKind, Truth};
+
+use super::Error;
+use super::stage::{End, PLATFORM, Stage};
+use crate::oracle::{self, Verdict};
+use crate::process;
+
+/// A sample is owed that was readable for so long while all was well.
+pub(super) const GRACE: Duration = Duration::from_secs(120);
+
+/// Gaps are asked for when their end is this old.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// For everything that the daemon has to get over, on a machine that others use too: a lease that runs out, a
+/// back-off and a poll each cost it half a minute at most.
+const DEADLINE: Duration = Duration::from_secs(150);
+
+/// Some samples, and time enough for one that follows a step and is 20 s old to settle.
+const NEW: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+const MICROS: i64 = 1_000_000;
+
+const NEWEST: &str = "\
+SELECT entity.moref, (extract(epoch FROM newest.collected_at) * 1000000)::int8
+FROM virt_host AS entity CROSS JOIN LATERAL (
+    SELECT collected_at FROM virt_host_metrics AS sample WHERE sample.host_id = entity.host_id
+    ORDER BY collected_at DESC LIMIT 1) AS newest
+UNION ALL
+SELECT entity.moref, (extract(epoch FROM newest.collected_at) * 1000000)::int8
+FROM virt_vm AS entity CROSS JOIN LATERAL (
+    SELECT collected_at FROM virt_vm_metrics AS sample WHERE sample.vm_id = entity.vm_id
+    ORDER BY collected_at DESC LIMIT 1) AS newest";
+
+const OPEN: &str = "\
+SELECT count(*), count(*) FILTER (WHERE to_time <= to_timestamp($1::float8)) \
+FROM virt_collection_gap WHERE state = 'open'";
+
+/// What a look saw.
+enum Seen {
+    Recovered,
+    /// Open gaps that have not settled: only time helps.
+    Young(String),
+    NotYet(String),
+}
+
+impl Stage {
+    /// Waits until the daemon has recovered.
+    pub(super) async fn recovered(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        loop {
+            self.must_run()?;
+            let state = match self.look().await {
+                Ok(Seen::Recovered) => {
+                    self.note("recovered");
+                    self.note_recovery(started.elapsed());
+                    return Ok(());
+                }
+                Ok(Seen::Young(state)) => {
+                    // All is well, so this time is healthy.
+                    self.pass(SETTLED);
+                    state
+                }
+                Ok(Seen::NotYet(state)) => state,
+                Err(Error::Query(error)) => process::chain(&error),
+                Err(other) => return Err(other),
+            };
+            if started.elapsed() > DEADLINE {
+                return Err(process::Error::Deadline {
+                    what: "the collector to recover".to_owned(),
+                    after: DEADLINE,
+                    state,
+                }
+                .into());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn look(&self) -> Result<Seen, Error> {
+        let client = self.client().await?;
+        let rows = client.query(NEWEST, &[]).await?;
+        let stored: HashMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let truth = self.simulator.truth();
+        let behind: Vec<String> = newest(&truth)
+            .filter(|(moref, stamp)| stored.get(*moref).is_none_or(|at| *at < stamp * MICROS))
+            .map(|(moref, stamp)| {
+                let lag = stored.get(moref).map(|at| stamp - at / MICROS);
+                lag.map_or_else(|| format!("{moref} nothing"), |lag| format!("{moref} {lag} s"))
+            })
+            .collect();
+        if !behind.is_empty() {
+            return Ok(Seen::NotYet(format!("behind: {}", behind.join(", "))));
+        }
+        let settled = truth.now / MICROS - i64::try_from(SETTLED.as_secs()).unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "seconds of this century")]
+        let row = client.query_one(OPEN, &[&(settled as f64)]).await?;
+        let (open, asked): (i64, i64) = (row.get(0), row.get(1));
+        Ok(match (open, asked) {
+            (0, _) => Seen::Recovered,
+            (_, 0) => Seen::Young(format!("{open} gaps that have not settled")),
+            _ => Seen::NotYet(format!("{open} open gaps, {asked} of them settled")),
+        })
+    }
+
+    /// Waits for recovery, then asks the oracle, which must find nothing. Unless they are proven, there is something
+    /// new to be fetched, so that it is those who run now that have recovered.
+    pub(super) async fn judge(&mut self, proven: bool) -> Result<Verdict, Error> {
+        if !proven {
+            self.pass(NEW);
+        }
+        self.recovered().await?;
+        self.note_memory();
+        let truth = self.simulator.truth();
+        let client = self.client().await?;
+        let verdict = oracle::check(&client, PLATFORM, &truth, &self.healthy(), GRACE).await?;
+        let breaks: i64 = client
+            .query_one("SELECT count(*) FROM virt_chain_break()", &[])
+            .await?
+            .get(0);
+        if !verdict.is_clean() || verdict.open > 0 {
+            return Err(Error::Verdict(Box::new(verdict)));
+        }
+        if breaks != 0 {
+            return Err(Error::ChainBreak {
+                breaks,
+                unexplained: verdict.unexplained,
+            });
+        }
+        Ok(verdict)
+    }
+
+    /// After a while in which nothing happens, so that everything is owed that ever will be.
+    pub(super) async fn last_judgement(&mut self) -> Result<Verdict, Error> {
+        for _ in 0..2 {
+            self.pass(GRACE);
+            if self.hasty {
+                self.restart(End::Term).await?;
+            }
+            self.recovered().await?;
+        }
+        self.judge(true).await
+    }
+}
+
+/// The newest sample of every entity that can be read now, also of those that do not run any more.
+fn newest(truth: &Truth) -> impl Iterator<Item = (&str, i64)> {
+    const RING: i64 = 3600;
+    let grace = i64::try_from(GRACE.as_micros()).unwrap_or(i64::MAX);
+    truth.entities().filter_map(move |entity| {
+        let record = entity.record();
+        let there = record.removed_at.is_none() && record.unreachable.iter().all(|gap| gap.to.is_some());
+        let asked = entity.kind() == EntityKind::Host || !record.template;
+        if !there || !asked {
+            return None;
+        }
+        let from = truth.horizon / MICROS - RING;
+        let samples = entity.samples(from, i64::MAX);
+        let newest = samples
+            .filter(|sample| truth.horizon.saturating_add(grace) < sample.evicted_at)
+            .last()?;
+        Some((entity.moref(), newest.stamp))
+    })
+}

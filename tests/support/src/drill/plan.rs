@@ -1,0 +1,291 @@
+//! What happens how often, in which order: all of it follows from the seed.
+
+use std::fmt;
+
+use super::random::Random;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// kill -9 of the collector, at a random moment.
+    Kill,
+    /// The connection to the database ends between COMMIT and its answer.
+    CommitCut,
+    /// Every session of the platform expires.
+    Session,
+    /// A reply of the platform is not whole.
+    Truncated,
+    /// The database restarts.
+    Restart,
+    /// The holder of the lease is stopped; another collector takes over.
+    Lease,
+    /// The holder of the lease is cut off from the database; another collector takes over.
+    Partition,
+    /// The holder of the lease is told to end; another collector takes over.
+    HandOver,
+    /// kill -9, and back after most of an hour.
+    LongOutage,
+    /// The database is stopped for a while.
+    DatabaseStopped,
+    /// The connections to the database are reset.
+    DatabaseReset,
+    /// The connections to the database stand still for a while.
+    DatabaseStalled,
+    /// The connections to the database are slow.
+    DatabaseThrottled,
+    /// The database is far away.
+    DatabaseLatency,
+    /// A connection to the database ends after N bytes.
+    DatabaseCut,
+    /// The database takes no connections for a while.
+    DatabaseRefused,
+    /// The platform cannot be reached.
+    VcenterAway,
+    /// The connections to the platform are reset.
+    VcenterReset,
+    /// The connections to the platform stand still for a while.
+    VcenterStalled,
+    /// The connections to the platform are slow.
+    VcenterThrottled,
+    /// The platform is far away.
+    VcenterLatency,
+    /// A connection to the platform ends after N bytes.
+    VcenterCut,
+    /// The counters get other numbers.
+    Renumbered,
+    /// A VM is deleted.
+    VmDeleted,
+    /// A VM is created.
+    VmCreated,
+    /// A VM gets another name.
+    VmRenamed,
+    /// A VM is powered off and on.
+    VmPower,
+    /// A VM moves and takes its samples along.
+    VmMovedKept,
+    /// A VM moves and leaves its samples behind.
+    VmMovedReset,
+    /// A host is disconnected for a while.
+    HostDisconnected,
+    /// A host restarts.
+    HostRebooted,
+    /// Samples are published late.
+    Late,
+    /// Samples lack values, for a while or for ever.
+    PartlyEmpty,
+    /// The platform's clock is set forward.
+    ClockForward,
+    /// The platform's clock is set back.
+    ClockBack,
+}
+
+impl Kind {
+    /// All, with how many of two hundred faults they are at least, and their word.
+    const TABLE: [(Self, u32, &'static str); 35] = [
+        (Self::Kill, 61, "kill"),
+        (Self::CommitCut, 31, "commit-cut"),
+        (Self::Session, 21, "session"),
+        (Self::Truncated, 21, "truncated"),
+        (Self::Restart, 11, "restart"),
+        (Self::Lease, 11, "lease"),
+        (Self::Partition, 1, "partition"),
+        (Self::HandOver, 1, "hand-over"),
+        (Self::LongOutage, 2, "long-outage"),
+        (Self::DatabaseStopped, 2, "database-stopped"),
+        (Self::DatabaseReset, 1, "database-reset"),
+        (Self::DatabaseStalled, 1, "database-stalled"),
+        (Self::DatabaseThrottled, 1, "database-throttled"),
+        (Self::DatabaseLatency, 1, "database-latency"),
+        (Self::DatabaseCut, 2, "database-cut"),
+        (Self::DatabaseRefused, 1, "database-refused"),
+        (Self::VcenterAway, 2, "vcenter-away"),
+        (Self::VcenterReset, 1, "vcenter-reset"),
+        (Self::VcenterStalled, 1, "vcenter-stalled"),
+        (Self::VcenterThrottled, 1, "vcenter-throttled"),
+        (Self::VcenterLatency, 1, "vcenter-latency"),
+        (Self::VcenterCut, 2, "vcenter-cut"),
+        (Self::Renumbered, 2, "renumbered"),
+        (Self::VmDeleted, 2, "vm-deleted"),
+        (Self::VmCreated, 2, "vm-created"),
+        (Self::VmRenamed, 1, "vm-renamed"),
+        (Self::VmPower, 3, "vm-power"),
+        (Self::VmMovedKept, 2, "vm-moved-kept"),
+        (Self::VmMovedReset, 2, "vm-moved-reset"),
+        (Self::HostDisconnected, 2, "host-disconnected"),
+        (Self::HostRebooted, 1, "host-rebooted"),
+        (Self::Late, 2, "late"),
+        (Self::PartlyEmpty, 2, "partly-empty"),
+        (Self::ClockForward, 1, "clock-forward"),
+        (Self::ClockBack, 1, "clock-back"),
+    ];
+
+    /// Every kind.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::TABLE.iter().map(|row| row.0)
+    }
+
+    /// Its word on the command line and in the report.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        Self::TABLE
+            .iter()
+            .find(|row| row.0 == self)
+            .map_or("", |row| row.2)
+    }
+
+    /// The kind of a word.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Self::TABLE.iter().find(|row| row.2 == word).map(|row| row.0)
+    }
+
+    /// Whether it happens to the vCenter or on the way to it.
+    #[must_use]
+    pub const fn is_of_the_vcenter(self) -> bool {
+        !matches!(
+            self,
+            Self::Kill
+                | Self::CommitCut
+                | Self::Restart
+                | Self::Lease
+                | Self::Partition
+                | Self::HandOver
+                | Self::LongOutage
+                | Self::DatabaseStopped
+                | Self::DatabaseReset
+                | Self::DatabaseStalled
+                | Self::DatabaseThrottled
+                | Self::DatabaseLatency
+                | Self::DatabaseCut
+                | Self::DatabaseRefused
+        )
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What a drill does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Root of everything that is left to chance.
+    pub seed: u64,
+    /// The private cluster that it uses, alone.
+    pub cluster: String,
+    /// Hosts of the simulated vCenter; three at least.
+    pub hosts: usize,
+    /// Its VMs.
+    pub vms: usize,
+    /// How often each kind happens.
+    pub counts: Vec<(Kind, u32)>,
+    /// New polls and new inventories come from a start of the collector wherever a fault does not forbid it, so that
+    /// nobody waits for the next tick.
+    pub hasty: bool,
+}
+
+impl Plan {
+    /// So many faults, every kind among them as long as there are enough.
+    #[must_use]
+    pub fn of(seed: u64, cluster: &str, faults: u32) -> Self {
+        let whole: u32 = Kind::TABLE.iter().map(|row| row.1).sum();
+        let mut counts: Vec<(Kind, u32)> = Kind::TABLE
+            .iter()
+            .map(|(kind, least, _)| (*kind, (least * faults / whole).max(1)))
+            .collect();
+        let given: u32 = counts.iter().map(|(_, n)| n).sum();
+        let left = usize::try_from(faults.saturating_sub(given)).unwrap_or(usize::MAX);
+        // The first kinds are those that there should be most of.
+        let n_kinds = counts.len();
+        for index in 0..left {
+            if let Some((_, n)) = counts.get_mut(index % n_kinds) {
+                *n += 1;
+            }
+        }
+        Self::with(seed, cluster, counts)
+    }
+
+    /// These faults.
+    #[must_use]
+    pub fn with(seed: u64, cluster: &str, counts: Vec<(Kind, u32)>) -> Self {
+        Self {
+            seed,
+            cluster: cluster.to_owned(),
+            hosts: 3,
+            vms: 10,
+            counts,
+            hasty: false,
+        }
+    }
+
+    /// Three short ones to run side by side, for every test run: twenty kills, and each kind once at least. Each
+    /// has a cluster of its own, since one of them restarts its server.
+    #[must_use]
+    pub fn quick(seed: u64) -> [Self; 3] {
+        let kills = vec![(Kind::Kill, 20)];
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for kind in Kind::all().filter(|kind| *kind != Kind::Kill) {
+            let n = match kind {
+                Kind::Restart | Kind::CommitCut | Kind::Session | Kind::Truncated => 2,
+                _ => 1,
+            };
+            if kind.is_of_the_vcenter() {
+                theirs.push((kind, n));
+            } else {
+                ours.push((kind, n));
+            }
+        }
+        [
+            ("drill-test-kill", kills),
+            ("drill-test-database", ours),
+            ("drill-test-vcenter", theirs),
+        ]
+        .map(|(cluster, counts)| Self {
+            hasty: true,
+            ..Self::with(seed, cluster, counts)
+        })
+    }
+
+    /// Faults in all.
+    #[must_use]
+    pub fn faults(&self) -> u32 {
+        self.counts.iter().map(|(_, n)| n).sum()
+    }
+
+    /// The faults in their order.
+    #[must_use]
+    pub fn sequence(&self) -> Vec<Kind> {
+        let mut all: Vec<Kind> = self
+            .counts
+            .iter()
+            .flat_map(|(kind, n)| (0..*n).map(|_| *kind))
+            .collect();
+        Random::new(self.seed).shuffle(&mut all);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_hundred_faults_hold_what_is_asked_of_each_kind() {
+        let plan = Plan::of(1, "drill", 200);
+        let sequence = plan.sequence();
+        assert_eq!(sequence.len(), 200);
+        let n = |kind| sequence.iter().filter(|other| **other == kind).count();
+        assert!(Kind::all().all(|kind| n(kind) >= 1));
+        assert!(n(Kind::Kill) >= 60 && n(Kind::CommitCut) >= 30);
+        assert!(n(Kind::Session) >= 20 && n(Kind::Truncated) >= 20);
+        assert!(n(Kind::Restart) >= 10 && n(Kind::Lease) >= 10);
+        assert_eq!(sequence, plan.sequence());
+        assert_ne!(sequence, Plan::of(2, "drill", 200).sequence());
+        let quick = Plan::quick(1).map(|plan| plan.sequence()).concat();
+        assert!(Kind::all().all(|kind| quick.contains(&kind)));
+        assert_eq!(Plan::of(1, "drill", 500).faults(), 500);
+        assert!(Kind::all().all(|kind| Kind::of(kind.word()) == Some(kind)));
+    }
+}
