@@ -11,6 +11,7 @@ use super::Error;
 use super::plan::Kind;
 use super::random::Random;
 use super::stage::{End, Stage};
+use crate::cluster::Mode;
 use crate::process;
 
 mod collector;
@@ -31,7 +32,8 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::Partition => collector::partition(stage, dice).await,
         Kind::HandOver => collector::hand_over(stage, dice).await,
         Kind::CommitCut => database::commit_cut(stage, dice).await,
-        Kind::Restart => database::restart(stage, dice).await,
+        Kind::RestartFast => database::restart(stage, dice, Mode::Fast).await,
+        Kind::RestartImmediate => database::restart(stage, dice, Mode::Immediate).await,
         Kind::DatabaseStopped => database::stopped(stage, dice).await,
         Kind::DatabaseReset => database::reset(stage, dice).await,
         Kind::DatabaseStalled => database::stalled(stage, dice).await,

@@ -24,9 +24,6 @@ const SETTLED: Duration = Duration::from_secs(120);
 /// back-off and a poll each cost it half a minute at most.
 const DEADLINE: Duration = Duration::from_secs(150);
 
-/// Some samples, and time enough for one that follows a step and is 20 s old to settle.
-const NEW: Duration = Duration::from_secs(60);
-
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -115,10 +112,11 @@ impl Stage {
     }
 
     /// Waits for recovery, then asks the oracle, which must find nothing. Unless they are proven, there is something
-    /// new to be fetched, so that it is those who run now that have recovered.
+    /// new to be fetched, so that it is those who run now that have recovered; and what could be read before is
+    /// owed by then.
     pub(super) async fn judge(&mut self, proven: bool) -> Result<Verdict, Error> {
         if !proven {
-            self.pass(NEW);
+            self.pass(GRACE);
         }
         self.recovered().await?;
         self.note_memory();

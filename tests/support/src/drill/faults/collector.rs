@@ -109,7 +109,7 @@ pub(super) async fn long_outage(stage: &mut Stage, dice: &mut Random) -> Result<
 
 /// The holder stands still for longer than its lease lasts.
 pub(super) async fn lease(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let in_copy = dice.chance(50);
+    let in_copy = dice.chance(50) || stage.hasty;
     let pause = dice.millis(0, 3_000);
     let time = short(dice);
     if in_copy {

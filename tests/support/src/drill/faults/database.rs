@@ -38,8 +38,7 @@ fn mode(dice: &mut Random) -> Mode {
     }
 }
 
-pub(super) async fn restart(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let mode = mode(dice);
+pub(super) async fn restart(stage: &mut Stage, dice: &mut Random, mode: Mode) -> Result<String, Error> {
     let busy = dice.chance(70) || stage.hasty;
     let after = dice.millis(0, 2_000);
     let end = ending(dice);

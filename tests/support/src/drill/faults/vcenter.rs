@@ -49,7 +49,9 @@ pub(super) async fn truncated(stage: &mut Stage, dice: &mut Random) -> Result<St
     };
     let most = if method == "QueryPerf" { 6_000 } else { 900 };
     let at = usize::try_from(dice.between(0, most)).unwrap_or(0);
-    let times = u32::try_from(dice.between(1, 2)).unwrap_or(1);
+    // Twice: the second poll, soon after a start, fails too, and the third comes an interval later.
+    let twice = dice.chance(40) && !stage.hasty;
+    let times = if twice { 2 } else { 1 };
     let action = match dice.between(1, 3) {
         1 => Action::Truncate { at },
         2 => Action::Cut { at },
