@@ -439,6 +439,7 @@ impl Vsphere {
         let login = self.login(session).await?;
         let counters = &*login.counters;
         let targets = batch.targets;
+        let interval = Duration::from_secs(u64::from(interval_seconds));
         let specs: Vec<QuerySpec<'_>> = targets
             .iter()
             .filter_map(|target| {
@@ -447,7 +448,8 @@ impl Vsphere {
                 (!metric_ids.is_empty()).then_some(QuerySpec {
                     kind: kind.vim_type(),
                     moref: &target.moref,
-                    after: Some(target.after),
+                    // With the sample before: it is stored already, and tells which series have values.
+                    after: Some(target.after.minus(interval)),
                     until: target.until,
                     metric_ids,
                     interval_seconds,

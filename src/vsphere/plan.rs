@@ -17,7 +17,7 @@ use crate::vsphere::counters::Counters;
 const RING_SAMPLES: usize = 180;
 
 /// Samples beyond the arithmetic: both bounds may lie on the grid, and one more may appear meanwhile.
-const SAMPLES_SLACK: usize = 2;
+const SAMPLES_SLACK: usize = 3;
 
 /// Instances of a counter that an entity has, assumed before the first reply tells: virtual disks of a VM,
 /// storage adapters or datastores of a host.
@@ -54,7 +54,8 @@ pub struct Target {
     pub cpus: u16,
     /// Where a VM runs and since when that is known: samples from that stamp on get the host.
     pub placement: Option<(HostId, Stamp)>,
-    /// Samples after this, exclusive: the entity's newest stored sample.
+    /// Samples after this, exclusive: the entity's newest stored sample. That one is asked for as well, but not
+    /// returned: it tells which series have values, so that a hole in the first new sample is seen as one.
     pub after: Stamp,
     /// Samples up to this, inclusive; `None` for all there are.
     pub until: Option<Stamp>,

@@ -272,6 +272,9 @@ impl Scratch {
                 break;
             };
             let complete = self.mark_seen(index);
+            if stamp <= target.after {
+                continue;
+            }
             let mut filled = 0;
             self.cells.clear();
             for (column, plan) in columns.iter().zip(&self.plans) {

@@ -428,6 +428,26 @@ fn the_interval_of_the_sample_divides_never_a_constant() {
 }
 
 #[test]
+fn the_sample_that_is_stored_already_tells_which_series_have_values() {
+    let complete = |after| {
+        let target = Target { after, ..vm(1, 1) };
+        let part = Part::of(&target, &[20, 40, 60])
+            .with("cpu.usagemhz.average", "", &[1, 2, 3])
+            .with("mem.active.average", "", &[4, -1, 5]);
+        let reply = decode_parts(&[part], std::slice::from_ref(&target));
+        assert_eq!(reply.counts.rows, reply.windows[0].len() as u64);
+        let heads = reply.windows[0].heads().iter();
+        heads.map(|head| (head.stamp, head.complete)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        complete(stamp(20)),
+        [(stamp(40), false), (stamp(60), true)],
+        "a hole in the first new sample, which would otherwise be taken for a series that has no values"
+    );
+    assert_eq!(complete(stamp(40)), [(stamp(60), true)]);
+}
+
+#[test]
 fn negative_empty_short_and_unreadable_cells_are_null() {
     let target = vm(1, 1);
     let mut part = Part::of(&target, &[20, 40, 60, 80])
