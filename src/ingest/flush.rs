@@ -173,6 +173,7 @@ impl FlushLoop {
     /// Reads the watermarks and lets the lanes ask.
     async fn read_watermarks(&mut self) -> Result<(), Error> {
         let platform = self.lease.platform;
+        self.writers.end_doubtful(platform).await?;
         let marks = self.database.watermarks(platform, self.clock.now()).await?;
         let silent = self.database.silent(platform).await?;
         let newest = marks.iter().map(|(_, stamp)| *stamp).max();

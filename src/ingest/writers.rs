@@ -7,9 +7,12 @@
 //!
 //! Invariants: a slot is held no longer than the deadline, whatever happens on its connection, so that the other
 //! platforms of the slot get their turn; a connection whose flush was cancelled, ran late or failed is closed and
-//! never used again.
+//! never used again, and one whose flush has an outcome that nobody knows is ended on the server, too, before
+//! watermarks are read ([`Writers::end_doubtful`]): what was on its way there could be committed behind the reading.
 
 use std::sync::Arc;
+use std::sync::Mutex as StdMutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -21,6 +24,7 @@ use crate::store::Class;
 use crate::store::Database;
 use crate::store::copy::Flush;
 use crate::store::copy::Writer;
+use crate::store::copy::WriterId;
 use crate::store::copy::Written;
 use crate::store::lease::Lease;
 
@@ -37,7 +41,28 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(75);
 pub struct Writers {
     database: Database,
     deadline: Duration,
-    slots: Arc<[Mutex<Option<Writer>>]>,
+    slots: Arc<[Slot]>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    writer: Mutex<Option<Writer>>,
+    /// Connections that were opened and on which something may still be under way.
+    doubtful: StdMutex<Vec<WriterId>>,
+}
+
+impl Slot {
+    fn doubt(&self, id: WriterId) {
+        self.with_doubtful(|doubtful| doubtful.push(id));
+    }
+
+    fn trust(&self, ended: &[WriterId]) {
+        self.with_doubtful(|doubtful| doubtful.retain(|id| !ended.contains(id)));
+    }
+
+    fn with_doubtful<T>(&self, work: impl FnOnce(&mut Vec<WriterId>) -> T) -> T {
+        work(&mut self.doubtful.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Writers {
@@ -48,7 +73,7 @@ impl Writers {
         Self {
             database,
             deadline: FLUSH_DEADLINE,
-            slots: (0..n_slots).map(|_| Mutex::new(None)).collect(),
+            slots: (0..n_slots).map(|_| Slot::default()).collect(),
         }
     }
 
@@ -72,19 +97,39 @@ impl Writers {
             after: self.deadline,
         };
         let slot = self.slot(lease.platform).ok_or_else(late)?;
-        let mut place = slot.lock().await;
+        let mut place = slot.writer.lock().await;
         // Taken out, so that a flush that fails, is cancelled or runs late leaves an empty slot and never a half-used
         // connection.
         let writer = place.take().filter(Writer::is_usable);
-        let (writer, written) = tokio::time::timeout(self.deadline, self.attempt(writer, lease, flush))
+        let attempt = self.attempt(slot, writer, lease, flush);
+        let (writer, written) = tokio::time::timeout(self.deadline, attempt)
             .await
             .unwrap_or_else(|_elapsed| Err(late()))?;
         *place = Some(writer);
         Ok(written)
     }
 
+    /// Ends on the server what is left there of flushes of this platform's slot whose outcome is not known, and waits
+    /// until it has ended. A connection that is closed here may live on there for a while: its server process may
+    /// wait for a lock, or find a whole transaction with its COMMIT among the bytes that are still on their way.
+    ///
+    /// # Errors
+    /// When the database cannot be asked, or a connection does not end in time; then the outcome is still not known.
+    pub async fn end_doubtful(&self, platform: PlatformId) -> Result<(), store::Error> {
+        let Some(slot) = self.slot(platform) else {
+            return Ok(());
+        };
+        let doubtful = slot.with_doubtful(|doubtful| doubtful.clone());
+        if !doubtful.is_empty() {
+            self.database.end_writers(&doubtful).await?;
+            slot.trust(&doubtful);
+        }
+        Ok(())
+    }
+
     async fn attempt(
         &self,
+        slot: &Slot,
         writer: Option<Writer>,
         lease: &Lease,
         flush: &Flush,
@@ -93,20 +138,39 @@ impl Writers {
             Some(writer) => writer,
             None => self.database.writer().await?,
         };
-        match writer.write(lease, flush).await {
+        let direct = with_doubt(slot, writer.id(), writer.write(lease, flush)).await;
+        match direct {
             Err(error) if error.class() == Class::Duplicate => {
                 tracing::debug!(error = %Chain(&error), "some of a flush is stored already");
                 // A COPY that fails may leave an answer behind on its connection that nobody waits for.
                 let mut writer = self.database.writer().await?;
-                let written = writer.write_staged(lease, flush).await?;
+                let written = with_doubt(slot, writer.id(), writer.write_staged(lease, flush)).await?;
                 Ok((writer, written))
             }
             result => Ok((writer, result?)),
         }
     }
 
-    fn slot(&self, platform: PlatformId) -> Option<&Mutex<Option<Writer>>> {
+    fn slot(&self, platform: PlatformId) -> Option<&Slot> {
         let index = usize::try_from(platform.0).unwrap_or(0) % self.slots.len().max(1);
         self.slots.get(index)
     }
+}
+
+/// A flush on a connection that is in doubt until the server has answered, also when the flush is dropped.
+async fn with_doubt(
+    slot: &Slot,
+    id: WriterId,
+    write: impl Future<Output = Result<Written, store::Error>>,
+) -> Result<Written, store::Error> {
+    slot.doubt(id);
+    let result = write.await;
+    let is_known = match &result {
+        Ok(_) => true,
+        Err(error) => error.is_rolled_back() && error.class() != Class::Connection,
+    };
+    if is_known {
+        slot.trust(&[id]);
+    }
+    result
 }

@@ -147,7 +147,7 @@ impl Settings {
     }
 
     /// One dedicated connection.
-    pub(super) async fn connect(&self, purpose: &'static str) -> Result<Dedicated, Error> {
+    pub(super) async fn connect(&self, purpose: &str) -> Result<Dedicated, Error> {
         match tokio::time::timeout(LOGIN_DEADLINE, self.login(purpose)).await {
             Ok(Ok((client, task))) => Ok(Dedicated { client, task }),
             Ok(Err(source)) => Err(Error::connect(&self.target, self.password_file.is_some(), source)),
@@ -158,7 +158,7 @@ impl Settings {
         }
     }
 
-    async fn login(&self, purpose: &'static str) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    async fn login(&self, purpose: &str) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
         let mut config = self.config.clone();
         config.application_name(self.owner.application_name(purpose));
         if let Some(path) = &self.password_file {
@@ -295,11 +295,12 @@ fn tls_client(ca_file: Option<&PathBuf>) -> Result<ClientConfig, Error> {
     clippy::disallowed_methods,
     reason = "the connection's own task: it ends with the connection it serves"
 )]
-fn serve<S, T>(purpose: &'static str, connection: Connection<S, T>) -> JoinHandle<()>
+fn serve<S, T>(purpose: &str, connection: Connection<S, T>) -> JoinHandle<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let purpose = purpose.to_owned();
     tokio::spawn(async move {
         match connection.await {
             Ok(()) => tracing::debug!(task = "store-connection", purpose, "database connection closed"),

@@ -19,6 +19,8 @@
 pub mod encode;
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, future};
@@ -29,7 +31,7 @@ use self::encode::Encoder;
 use crate::model::gap::{GapId, NewGap};
 use crate::model::ids::{EntityId, EntityKind};
 use crate::model::sample::Window;
-use crate::store::connect::{Database, Dedicated, bounded, commit};
+use crate::store::connect::{Database, Dedicated, Parameter, bounded, commit};
 use crate::store::error::{Class, Error};
 use crate::store::lease::{Lease, begin_fenced};
 use crate::store::probe;
@@ -40,6 +42,20 @@ use crate::units::Stamp;
 const CHUNK_BYTES: usize = 256 * 1024;
 
 const ATTEMPT: &str = "store samples";
+const END_WRITERS: &str = "end abandoned transactions";
+
+/// As in [`END_WRITERS_SQL`].
+const END_WRITERS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for each. What it returns also says false of one that ended by itself meanwhile: so they are counted again.
+const END_WRITERS_SQL: &str = "\
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = ANY ($1)";
+
+const COUNT_WRITERS: &str = "\
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = ANY ($1)";
+
 const PREPARE: &str = "prepare the statements that store samples";
 
 const DELETE_GAPS: &str = "DELETE FROM virt_collection_gap WHERE platform_id = $1 AND gap_id = ANY ($2)";
@@ -117,10 +133,27 @@ impl Written {
     }
 }
 
+/// Tells the connections of one collector's writers apart, also on the server, where it is the end of their
+/// application name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriterId(u64);
+
+impl WriterId {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn purpose(self) -> String {
+        format!("copy-{}", self.0)
+    }
+}
+
 /// One dedicated connection with the statements of a flush prepared. It holds the rows of the platforms of one
 /// writer task; there are as many of them as the database has cores to spare.
 #[derive(Debug)]
 pub struct Writer {
+    id: WriterId,
     connection: Dedicated,
     direct: Tables,
     staged: Option<Stage>,
@@ -162,7 +195,8 @@ impl Database {
     /// # Errors
     /// When there is no connection, or the database is not as this version needs it.
     pub async fn writer(&self) -> Result<Writer, Error> {
-        let connection = self.settings().connect("copy").await?;
+        let id = WriterId::next();
+        let connection = self.settings().connect(&id.purpose()).await?;
         probe::probe(&connection).await?.require()?;
         let copy = |kind: EntityKind| copy_statement(encode::table(kind), kind);
         let (copy_host, copy_vm) = (copy(EntityKind::Host), copy(EntityKind::Vm));
@@ -193,6 +227,7 @@ impl Database {
         let end_silence = bounded(PREPARE, connection.prepare_typed(END_SILENCE, &end_silence)).await?;
         let direct = Tables { host, vm };
         Ok(Writer {
+            id,
             connection,
             direct,
             staged: None,
@@ -205,7 +240,41 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Ends the server's side of writers of this collector that are closed here, and waits until they are gone: what
+    /// they had not committed by then, they never will.
+    ///
+    /// # Errors
+    /// When the database cannot be asked, or one of them is still there after 5 s.
+    pub async fn end_writers(&self, writers: &[WriterId]) -> Result<(), Error> {
+        let connection = self.checkout(END_WRITERS).await?;
+        let owner = self.settings().owner();
+        let names: Vec<String> = writers
+            .iter()
+            .map(|id| owner.application_name(&id.purpose()))
+            .collect();
+        let parameters: [Parameter<'_>; 1] = [(&names, Type::TEXT_ARRAY)];
+        connection.query(END_WRITERS_SQL, &parameters).await?;
+        let row = connection.query_opt(COUNT_WRITERS, &parameters).await?;
+        let left: i64 = row.map_or(Ok(0), |row| connection.read(&row, 0))?;
+        connection.done();
+        if left > 0 {
+            return Err(Error::Deadline {
+                attempt: END_WRITERS,
+                after: END_WRITERS_PATIENCE,
+            });
+        }
+        Ok(())
+    }
+}
+
 impl Writer {
+    /// Which connection this is.
+    #[must_use]
+    pub const fn id(&self) -> WriterId {
+        self.id
+    }
+
     /// False after a failure that leaves the connection in doubt, and after a dropped `write`: make a new one.
     #[must_use]
     pub fn is_usable(&self) -> bool {

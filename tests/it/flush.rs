@@ -14,6 +14,7 @@ use virt_collector::app::App;
 use virt_collector::config::PlatformKind;
 use virt_collector::ingest::writers::Writers;
 use virt_collector::model::columns::Column;
+use virt_collector::model::gap::{NewGap, Step};
 use virt_collector::model::ids::{EntityId, VmId};
 use virt_collector::model::sample::{Cell, RowHead, Window};
 use virt_collector::store::{Class, Database, Error, Flush, Lease, Owner, Settings};
@@ -34,7 +35,7 @@ async fn blocked_copy(sql: &Client) -> i32 {
         let row = sql
             .query_opt(
                 "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
-                 AND application_name LIKE 'virt-collector/%/copy' AND wait_event_type = 'Lock'",
+                 AND application_name LIKE 'virt-collector/%/copy-%' AND wait_event_type = 'Lock'",
                 &[],
             )
             .await
@@ -49,7 +50,7 @@ async fn copy_pids(sql: &Client) -> Vec<i32> {
     let rows = sql
         .query(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
-             AND application_name LIKE 'virt-collector/%/copy' ORDER BY 1",
+             AND application_name LIKE 'virt-collector/%/copy-%' ORDER BY 1",
             &[],
         )
         .await
@@ -600,4 +601,68 @@ async fn a_slot_is_free_after_the_deadline_and_a_cancelled_flush_leaves_nothing(
         .map(|row| (row.get(0), row.get(1), row.get(2)))
         .collect();
     assert_eq!(rows, [(1, 2, 40), (2, 1, 0)]);
+}
+
+/// A connection whose COMMIT has been sent and waits for something on the server looks dead from here. Nothing of it
+/// may be committed once the watermarks have been read.
+#[tokio::test]
+async fn what_an_abandoned_connection_has_under_way_is_ended_before_watermarks_are_read() {
+    let rig = Rig::new(small()).await;
+    let db = rig.config().database;
+    let database = Database::new(Settings::new(&db, &db.writer, &Owner::random()).unwrap()).unwrap();
+    let (lease, sample) = owned(&database, PLATFORM, 1).await;
+    let writers = Writers::new(database.clone(), 1);
+    let sql = superuser(&rig).await;
+    sql.batch_execute(
+        "CREATE FUNCTION public.wait_at_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ \
+         BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NULL; END $$; \
+         CREATE CONSTRAINT TRIGGER wait_at_commit AFTER INSERT ON virt_collection_gap DEFERRABLE INITIALLY DEFERRED \
+         FOR EACH ROW EXECUTE FUNCTION public.wait_at_commit()",
+    )
+    .await
+    .unwrap();
+    sql.batch_execute("SELECT pg_advisory_lock(42)").await.unwrap();
+    let flush = Flush {
+        gaps_new: vec![NewGap {
+            entity: EntityId::from(VmId(1)),
+            step: Step {
+                from: Stamp::from_seconds(0),
+                to: Some(Stamp::from_seconds(100)),
+                initial: false,
+            },
+            reason: None,
+            hint: None,
+        }],
+        ..sample(100)
+    };
+    let committing = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                      AND application_name LIKE 'virt-collector/%/copy-%' AND wait_event = 'advisory'";
+    let committing = async || {
+        until("the COMMIT to wait on the server", async || {
+            let n: i64 = sql.query_one(committing, &[]).await.unwrap().get(0);
+            if n == 1 { Ok(()) } else { Err(n.to_string()) }
+        })
+        .await;
+    };
+    {
+        let mut write = std::pin::pin!(writers.write(&lease, &flush));
+        tokio::select! {
+            result = &mut write => panic!("{result:?}"),
+            () = committing() => {}
+        }
+    }
+    committing().await;
+
+    writers.end_doubtful(lease.platform).await.unwrap();
+    sql.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    assert_eq!(copy_pids(&sql).await, Vec::<i32>::new());
+    let counts = "SELECT (SELECT count(*) FROM virt_vm_metrics), (SELECT count(*) FROM virt_collection_gap)";
+    let row = sql.query_one(counts, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, 0));
+
+    // The slot works again, and what ended well is not ended.
+    writers.write(&lease, &sample(100)).await.unwrap();
+    let before = copy_pids(&sql).await;
+    writers.end_doubtful(lease.platform).await.unwrap();
+    assert_eq!((copy_pids(&sql).await, before.len()), (before, 1));
 }

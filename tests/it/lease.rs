@@ -320,7 +320,7 @@ async fn copying(sql: &Client, state: &str) -> i64 {
     let copying = format!(
         "SELECT backend_xid::text::bigint, state, wait_event_type, wait_event, ({state}) IS TRUE \
          FROM pg_stat_activity \
-         WHERE datname = current_database() AND application_name LIKE 'virt-collector/%/copy' AND query LIKE 'COPY %'"
+         WHERE datname = current_database() AND application_name LIKE 'virt-collector/%/copy-%' AND query LIKE 'COPY %'"
     );
     until(&format!("a COPY is in this state: {state}"), async || {
         let rows = sql.query(&copying, &[]).await.unwrap();
