@@ -59,7 +59,7 @@ metrics_table! {
     BUILD_INFO = "virt_collector_build_info", Kind::Gauge, ["version"],
         "Always 1; the version is in the label.";
     PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
-        "1 while the last poll of the platform succeeded, else 0.";
+        "1 while the last poll of the platform succeeded, else 0, also where another collector owns it.";
     NEWEST_SAMPLE = "virt_collector_platform_newest_sample_timestamp_seconds", Kind::Gauge, ["platform"],
         "Stamp of the newest stored sample, in the platform's own clock.";
     LAST_SUCCESS = "virt_collector_platform_last_success_timestamp_seconds", Kind::Gauge, ["platform"],
@@ -353,6 +353,9 @@ impl PlatformMetrics {
     /// Whether this collector owns the platform.
     pub fn lease(&self, held: bool) {
         self.lease_held.set(if held { 1.0 } else { 0.0 });
+        if !held {
+            self.up.set(0.0);
+        }
     }
 
     /// Ticks that found the loop busy.

@@ -13,6 +13,7 @@ mod architecture;
 mod cli;
 mod collection;
 mod config;
+mod drill;
 mod flush;
 mod lease;
 mod life_of_a_sample;

@@ -1,0 +1,24 @@
+//! The fault drill, scaled to a test run: the same faults, stage and judgement as `make drill`, without the waits for
+//! a next tick.
+
+use support::drill::{self, Plan};
+use support::process::chain;
+
+/// What is left to chance follows from it; `make drill` rolls others.
+const SEED: u64 = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_each_of_fifty_faults_the_oracle_finds_nothing() {
+    let run = async |plan: Plan| {
+        let mut said = Vec::new();
+        let report = drill::run(&plan, &mut |line| said.push(line)).await;
+        let report = report.unwrap_or_else(|error| panic!("{}\n{}", said.join("\n"), chain(&error)));
+        assert_eq!(report.faults.values().map(|(n, _)| n).sum::<u32>(), plan.faults());
+        assert!(report.verdict.is_clean() && report.verdict.open == 0, "{report}");
+        plan.faults()
+    };
+    let [kill, lease, database, vcenter] = Plan::quick(SEED);
+    let (kill, lease, database, vcenter) =
+        futures_util::join!(run(kill), run(lease), run(database), run(vcenter));
+    assert!(kill >= 20 && kill + lease + database + vcenter >= 40);
+}
