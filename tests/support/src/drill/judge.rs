@@ -24,6 +24,9 @@ const SETTLED: Duration = Duration::from_secs(120);
 /// back-off and a poll each cost it half a minute at most.
 const DEADLINE: Duration = Duration::from_secs(150);
 
+/// How often a gap that was opened behind the last look is waited for.
+const AFTERTHOUGHTS: u32 = 3;
+
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -122,7 +125,16 @@ impl Stage {
         self.note_memory();
         let truth = self.simulator.truth();
         let client = self.client().await?;
-        let verdict = oracle::check(&client, PLATFORM, &truth, &self.healthy(), GRACE).await?;
+        let mut verdict = oracle::check(&client, PLATFORM, &truth, &self.healthy(), GRACE).await?;
+        // A poll that was under way at the last look may have found somebody silent since: asking takes a moment.
+        for _ in 0..AFTERTHOUGHTS {
+            if verdict.open == 0 || !verdict.is_clean() {
+                break;
+            }
+            self.recovered().await?;
+            verdict =
+                oracle::check(&client, PLATFORM, &self.simulator.truth(), &self.healthy(), GRACE).await?;
+        }
         let breaks: i64 = client
             .query_one("SELECT count(*) FROM virt_chain_break()", &[])
             .await?
