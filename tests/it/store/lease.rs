@@ -193,3 +193,120 @@ async fn a_renewal_that_comes_during_a_take_over_wins_or_loses_cleanly() {
         assert_eq!(holder, (lease.owner.as_str().to_owned(), lease.epoch));
     }
 }
+
+/// What can happen to a lease. Owners and old leases are named by their place.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Acquire(usize),
+    /// With the lease that this owner was given last, however long ago.
+    Renew(usize),
+    Release(usize),
+    Write(usize),
+    /// Its time to live passes.
+    RunOut,
+}
+
+/// The lease as section "Fence" of the design has it, without a database.
+#[derive(Debug, Default)]
+struct Model {
+    held: Option<(usize, i64)>,
+    good: bool,
+    given: [Option<i64>; 3],
+}
+
+impl Model {
+    fn acquire(&mut self, owner: usize) -> Option<i64> {
+        let epoch = match self.held {
+            None => 1,
+            Some((holder, epoch)) if holder == owner || !self.good => epoch + 1,
+            Some(_) => return None,
+        };
+        (self.held, self.good, self.given[owner]) = (Some((owner, epoch)), true, Some(epoch));
+        Some(epoch)
+    }
+
+    fn is_holder(&self, owner: usize) -> bool {
+        self.given[owner].is_some_and(|epoch| self.held == Some((owner, epoch)))
+    }
+}
+
+#[test]
+fn whatever_three_owners_do_in_whatever_order_only_one_can_write_and_epochs_only_grow() {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    let owner_place = || 0_usize..3;
+    let event = prop_oneof![
+        3 => owner_place().prop_map(Event::Acquire),
+        2 => owner_place().prop_map(Event::Renew),
+        1 => owner_place().prop_map(Event::Release),
+        3 => owner_place().prop_map(Event::Write),
+        2 => Just(Event::RunOut),
+    ];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let fixture = runtime.block_on(Fixture::new());
+    let stores = ["a", "b", "c"].map(|name| fixture.store(name));
+    let config = Config {
+        cases: 48,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let n_case = std::cell::Cell::new(0);
+    TestRunner::new_with_rng(config, rng)
+        .run(&proptest::collection::vec(event, 1..40), |events| {
+            n_case.set(n_case.get() + 1);
+            runtime.block_on(async {
+                let name = format!("case-{}", n_case.get());
+                let platform = stores[0]
+                    .register_platform(&name, PlatformKind::VCenter, &name, 443)
+                    .await
+                    .unwrap();
+                let mut model = Model::default();
+                for event in events {
+                    let lease_of = |place: usize, model: &Model| Lease {
+                        platform,
+                        owner: owner(["a", "b", "c"][place]),
+                        // One that was never given cannot be used.
+                        epoch: model.given[place].unwrap_or(0),
+                    };
+                    match event {
+                        Event::Acquire(place) => {
+                            let name = owner(["a", "b", "c"][place]);
+                            let taken = stores[place].acquire_lease(platform, &name).await.unwrap();
+                            let epoch = taken.map(|lease| lease.epoch);
+                            assert_eq!(epoch, model.acquire(place), "{event:?}");
+                        }
+                        Event::Renew(place) => {
+                            let renewed = stores[place].renew_lease(&lease_of(place, &model)).await;
+                            assert_eq!(renewed.is_ok(), model.is_holder(place), "{event:?} {renewed:?}");
+                            model.good |= model.is_holder(place);
+                        }
+                        Event::Release(place) => {
+                            stores[place]
+                                .release_lease(&lease_of(place, &model))
+                                .await
+                                .unwrap();
+                            model.good &= !model.is_holder(place);
+                        }
+                        Event::Write(place) => {
+                            let status = PlatformStatus::of(PlatformState::Connected);
+                            let written = stores[place].set_status(&lease_of(place, &model), &status).await;
+                            let may = model.good && model.is_holder(place);
+                            assert_eq!(written.is_ok(), may, "{event:?} {written:?}");
+                        }
+                        Event::RunOut => {
+                            let run_out = "UPDATE virt_platform_lease SET until = clock_timestamp() \
+                                           WHERE platform_id = $1 AND until > clock_timestamp()";
+                            fixture.sql.execute(run_out, &[&platform.0]).await.unwrap();
+                            model.good = false;
+                        }
+                    }
+                }
+            });
+            Ok(())
+        })
+        .unwrap();
+    // The fixture's connections belong to the runtime.
+    runtime.block_on(async move { drop((stores, fixture)) });
+}
