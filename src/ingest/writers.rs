@@ -110,8 +110,8 @@ impl Writers {
     }
 
     /// Ends on the server what is left there of flushes of this platform's slot whose outcome is not known, and waits
-    /// until it has ended. A connection that is closed here may live on there for a while: its server process may
-    /// wait for a lock, or find a whole transaction with its COMMIT among the bytes that are still on their way.
+    /// until it has ended. A connection that is closed here may live on there for a while: its COMMIT may wait for
+    /// something, or still be on its way.
     ///
     /// # Errors
     /// When the database cannot be asked, or a connection does not end in time; then the outcome is still not known.
