@@ -119,7 +119,11 @@ impl Writers {
         let Some(slot) = self.slot(platform) else {
             return Ok(());
         };
-        let doubtful = slot.with_doubtful(|doubtful| doubtful.clone());
+        let doubtful = {
+            // While nobody writes: the flush of another platform that is under way is not abandoned.
+            let _nobody_writes = slot.writer.lock().await;
+            slot.with_doubtful(|doubtful| doubtful.clone())
+        };
         if !doubtful.is_empty() {
             self.database.end_writers(&doubtful).await?;
             slot.trust(&doubtful);

@@ -654,6 +654,19 @@ async fn what_an_abandoned_connection_has_under_way_is_ended_before_watermarks_a
     committing().await;
 
     writers.end_doubtful(lease.platform).await.unwrap();
+    // Of one that is under way it is not said that it is abandoned.
+    {
+        let mut write = Box::pin(writers.write(&lease, &flush));
+        tokio::select! {
+            result = &mut write => panic!("{result:?}"),
+            () = committing() => {}
+        }
+        // From here on it is neither waited for nor given up.
+        let mut end = std::pin::pin!(writers.end_doubtful(lease.platform));
+        assert!(futures_util::poll!(&mut end).is_pending(), "it waits for its end");
+        drop(write);
+        end.await.unwrap();
+    }
     sql.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
     assert_eq!(copy_pids(&sql).await, Vec::<i32>::new());
     let counts = "SELECT (SELECT count(*) FROM virt_vm_metrics), (SELECT count(*) FROM virt_collection_gap)";

@@ -60,6 +60,10 @@ pub(super) async fn truncated(stage: &mut Stage, dice: &mut Random) -> Result<St
     let story = format!("{method}: {action:?}, {times} times");
     stage.note(&*story);
     let rule = stage.simulator.rules().add(Rule::on(method, action).times(times));
+    if method == "RetrieveServiceContent" {
+        // It is asked for before a log-in only.
+        stage.simulator.sessions().expire_all();
+    }
     let when = provoke(stage, dice).await?;
     met(&story, stage, |stage| stage.simulator.rules().applied(rule) > 0).await?;
     stage.recovered().await?;
