@@ -22,6 +22,8 @@ mod client;
 mod envelope;
 pub mod error;
 pub mod fault;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod methods;
 pub mod pool;
 mod session;

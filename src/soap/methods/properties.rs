@@ -125,12 +125,12 @@ fn write_spec(xml: &mut Writer, from: From<'_>, wanted: &[Wanted]) {
     xml.close().close();
 }
 
-struct Page {
+pub(in crate::soap) struct Page {
     token: Option<String>,
     withheld: usize,
 }
 
-fn read_page(reply: &Reply, visit: &mut impl Visit) -> Result<Page, Error> {
+pub(in crate::soap) fn read_page(reply: &Reply, visit: &mut impl Visit) -> Result<Page, Error> {
     let (page, gone) = reply.read(|xml| {
         let mut page = Page {
             token: None,
