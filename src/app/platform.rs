@@ -330,6 +330,7 @@ impl Platform {
             vsphere: vsphere.clone(),
             share: share.clone(),
             metrics: self.metrics.clone(),
+            told: Arc::default(),
         };
         let stopping = || group.stopping();
         // The flush loop ends last: it is asked to when the lanes have gone and the queue is empty.

@@ -142,6 +142,17 @@ pub enum Error {
         /// Pages read.
         pages: usize,
     },
+    /// The platform has not answered several times in a row. Nothing was sent, and nothing will be before `wait`
+    /// has passed.
+    #[error("the platform does not answer, next try in {} s: {why}", wait.as_secs_f32().ceil())]
+    Down {
+        /// What kind of trouble it is.
+        class: ErrorClass,
+        /// The last failure.
+        why: String,
+        /// Time until the next try.
+        wait: Duration,
+    },
     /// The trust settings cannot be used.
     #[error("the trust settings cannot be used")]
     Trust(#[from] tls::Error),
@@ -286,7 +297,7 @@ impl Error {
         match self {
             Self::Transport { method, source, .. } => of_transport(source, scope(method)),
             Self::Fault { method, fault, .. } => of_fault(&fault.kind, scope(method)),
-            Self::LoginRefused { wait, .. } => Disposition::RetryAfter(*wait),
+            Self::LoginRefused { wait, .. } | Self::Down { wait, .. } => Disposition::RetryAfter(*wait),
             Self::Malformed { .. } | Self::Password { .. } | Self::NoCookie { .. } | Self::Endless { .. } => {
                 Disposition::Retry
             }
@@ -315,6 +326,7 @@ impl Error {
             }
             Self::LoginRefused { .. } | Self::Password { .. } | Self::NoCookie { .. } => ErrorClass::Auth,
             Self::WrongKind { .. } | Self::UnknownKind { .. } => ErrorClass::Identity,
+            Self::Down { class, .. } => *class,
             Self::Trust(_) => ErrorClass::Tls,
             Self::Malformed { .. }
             | Self::Argument { .. }
@@ -352,6 +364,7 @@ impl Error {
             Self::WrongKind { .. } | Self::UnknownKind { .. } => "wrong_kind",
             Self::Absent(_) => "absent",
             Self::Endless { .. } => "endless",
+            Self::Down { .. } => "circuit_open",
             Self::Trust(_) => "trust",
             Self::Closed => "closed",
         }
