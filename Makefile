@@ -27,7 +27,7 @@ drill: setup ## hundreds of faults, the oracle after each; also SEED, FAULTS (20
 	@$(cluster) run drill cargo run --quiet --locked -p virt-collector-support --bin drill -- $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
 
 fuzz: ## mutants of tests/fuzz against every decoder, SECONDS (600) each, all at once; findings go to target/fuzz
-	FUZZ_SECONDS=$(or $(SECONDS),600) cargo test --locked --lib fuzz_ -- --nocapture
+	FUZZ_SECONDS=$(or $(SECONDS),600) cargo test --locked --lib fuzz_ -- --nocapture --test-threads 8
 
 lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	@tests/support/setup lint

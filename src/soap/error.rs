@@ -371,15 +371,22 @@ impl Error {
     }
 }
 
-/// Errors that may say that a session is gone, so that the operation is worth one more session.
+/// Errors of operations in a session.
 pub trait SessionLost {
-    /// True when the server no longer knows the session.
+    /// True when the server no longer knows the session, so that the operation is worth one more.
     fn session_lost(&self) -> bool;
+
+    /// The label of a failure that showed only when the answer was read, and that the call could not count.
+    fn found_in_answer(&self) -> Option<&'static str>;
 }
 
 impl SessionLost for Error {
     fn session_lost(&self) -> bool {
         self.disposition() == Disposition::Relogin
+    }
+
+    fn found_in_answer(&self) -> Option<&'static str> {
+        matches!(self, Self::Malformed { .. } | Self::Endless { .. }).then(|| self.label())
     }
 }
 

@@ -52,6 +52,31 @@ fn fuzz_service_content() {
     });
 }
 
+/// The answers around a login, at every byte of each.
+#[test]
+fn an_answer_around_a_login_cut_at_any_byte_is_an_error() {
+    let content = include_str!("../../tests/fuzz/service_content/vcenter.xml").trim_end();
+    let login = include_str!("../../tests/fuzz/service_content/login.xml").trim_end();
+    let list = include_str!("../../tests/fuzz/versions/list.xml").trim_end();
+    assert!(ServiceContent::read(&reply("RetrieveServiceContent", content)).is_ok());
+    assert!(reply("Login", login).read(|_xml| Ok(())).is_ok());
+    assert!(versions::choose(list).is_some());
+    for end in 0..content.len() {
+        let cut = reply("RetrieveServiceContent", content.get(..end).unwrap());
+        assert!(ServiceContent::read(&cut).is_err(), "cut after {end} bytes");
+    }
+    for end in 0..login.len() {
+        let cut = reply("Login", login.get(..end).unwrap());
+        assert!(cut.read(|_xml| Ok(())).is_err(), "cut after {end} bytes");
+    }
+    for end in 0..list.len() {
+        assert!(
+            versions::choose(list.get(..end).unwrap()).is_none(),
+            "cut after {end} bytes"
+        );
+    }
+}
+
 #[test]
 fn fuzz_fault() {
     support::fuzz::run("fault", |document| {
@@ -104,10 +129,9 @@ fn fuzz_page() {
 fn fuzz_versions() {
     support::fuzz::run("versions", |document| {
         if let Some(version) = versions::choose(document) {
-            assert!(document.contains(&version));
             assert!(
                 version.chars().all(|c| c.is_ascii_digit() || c == '.'),
-                "{version:?}"
+                "{version:?}: it goes into a header as it is"
             );
         }
     });

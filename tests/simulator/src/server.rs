@@ -258,7 +258,7 @@ async fn soap(
     let reply = match result {
         Ok(answer) => {
             let body = replaced(answer.body, &effects);
-            let gzip = gzip || effects.bomb.is_some();
+            let gzip = (gzip || effects.bomb.is_some()) && !effects.endless;
             let mut reply = pack(StatusCode::OK, body, gzip);
             if let Some(cookie) = answer.cookie {
                 let secure = if secure { "; Secure" } else { "" };

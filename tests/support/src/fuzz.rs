@@ -99,15 +99,24 @@ pub fn run(target: &str, check: impl Fn(&str)) {
     let stand = |input: &[u8]| {
         // As the transport does: bytes that are not UTF-8 are replaced.
         let text = String::from_utf8_lossy(input);
-        let started = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| check(&text)));
-        let slow = started.elapsed() > SLOWEST;
+        let mut result = Ok(());
+        let mut took = Duration::MAX;
+        // A machine that stalls is not the input's fault: slow is what is slow every time.
+        for _ in 0..3 {
+            let started = Instant::now();
+            result = catch_unwind(AssertUnwindSafe(|| check(&text)));
+            took = took.min(started.elapsed());
+            if result.is_err() || took <= SLOWEST {
+                break;
+            }
+        }
+        let slow = took > SLOWEST;
         if result.is_err() || slow {
             let kept = keep(&root, target, input);
             eprintln!(
                 "{target}: {} after {:?}; the input is {}",
                 if slow { "slow" } else { "panic" },
-                started.elapsed(),
+                took,
                 kept.display()
             );
         }
