@@ -7,7 +7,7 @@ cluster := tests/support/cluster
 # Runs a command against a private cluster, which stops with it, also after Ctrl-C.
 with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
 
-.PHONY: help setup demo test drill lint bench clean
+.PHONY: help setup demo test drill fuzz lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ test: setup ## all tests, against a private TimescaleDB
 drill: setup ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
 	cargo build --locked --workspace --bins
 	@$(cluster) run drill cargo run --quiet --locked -p virt-collector-support --bin drill -- $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
+
+fuzz: ## mutants of tests/fuzz against every decoder, SECONDS (600) each, all at once; findings go to target/fuzz
+	FUZZ_SECONDS=$(or $(SECONDS),600) cargo test --locked --lib fuzz_ -- --nocapture --test-threads 8
 
 lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	@tests/support/setup lint

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::budget::Permit;
+use crate::budget::Share;
 use crate::config;
 use crate::config::PlatformKind;
 use crate::error::Disposition;
@@ -187,6 +189,13 @@ impl SessionLost for Error {
     fn session_lost(&self) -> bool {
         self.disposition() == Disposition::Relogin
     }
+
+    fn found_in_answer(&self) -> Option<&'static str> {
+        match self {
+            Self::Soap(source) | Self::Query { source, .. } => source.found_in_answer(),
+            Self::IdentityChanged { .. } | Self::NoIdentity { .. } => None,
+        }
+    }
 }
 
 /// One platform. Clones share its sessions.
@@ -198,6 +207,8 @@ pub struct Vsphere {
 #[derive(Debug)]
 struct Inner {
     pool: Pool,
+    page_bytes: usize,
+    share: Option<Share>,
     selection: Selection,
     known: tokio::sync::Mutex<Known>,
     host_instances: AtomicUsize,
@@ -228,9 +239,26 @@ impl Vsphere {
     /// # Errors
     /// When the trust settings cannot be used.
     pub fn new(options: Options) -> Result<Self, Error> {
+        Self::with(options, None)
+    }
+
+    /// A handle whose readings of the inventory keep within a share of the byte budget: one page at a time has its
+    /// permits, and a page larger than the share is asked for in smaller ones. What belongs to a login (the list of
+    /// counters) is read beside it, once and bounded by a page.
+    ///
+    /// # Errors
+    /// When the trust settings cannot be used.
+    pub fn within(mut options: Options, share: Share) -> Result<Self, Error> {
+        options.pool.page_bytes = options.pool.page_bytes.min(share.largest());
+        Self::with(options, Some(share))
+    }
+
+    fn with(options: Options, share: Option<Share>) -> Result<Self, Error> {
         let instances = InstanceCounts::default();
         Ok(Self {
             inner: Arc::new(Inner {
+                page_bytes: options.pool.page_bytes,
+                share,
                 pool: Pool::new(options.pool)?,
                 selection: options.selection,
                 known: tokio::sync::Mutex::default(),
@@ -265,6 +293,7 @@ impl Vsphere {
     /// # Errors
     /// When a call fails; a part is never returned.
     pub async fn discover(&self) -> Result<Inventory, Error> {
+        let _permit = self.room_for_a_page().await;
         self.inner
             .pool
             .with_session(|session| async move {
@@ -279,9 +308,18 @@ impl Vsphere {
     /// # Errors
     /// When a call fails; a part is never returned.
     pub async fn placements(&self) -> Result<HashMap<MoRef, MoRef>, Error> {
+        let _permit = self.room_for_a_page().await;
         let call =
             |session: Pinned| async move { discovery::placements(&session).await.map_err(Error::Soap) };
         self.inner.pool.with_session(call).await
+    }
+
+    /// Never taken by one who holds another permit: two that wait for each other would wait for ever.
+    async fn room_for_a_page(&self) -> Option<Permit> {
+        match &self.inner.share {
+            Some(share) => Some(share.reserve(self.inner.page_bytes).await),
+            None => None,
+        }
     }
 
     /// The counters of the present login, for estimates and to report those that the server lacks.

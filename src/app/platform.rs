@@ -254,7 +254,7 @@ impl Platform {
         let lost = CancellationToken::new();
         // Sessions of its own for each term of the lease: those of the one before are logged out.
         let options = vsphere::Options::new(&self.parts.configured, &self.parts.collection);
-        let vsphere = match Vsphere::new(options) {
+        let vsphere = match Vsphere::within(options, self.parts.share.clone()) {
             Ok(vsphere) => vsphere,
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "the platform cannot be collected until this is mended");
@@ -330,6 +330,7 @@ impl Platform {
             vsphere: vsphere.clone(),
             share: share.clone(),
             metrics: self.metrics.clone(),
+            told: Arc::default(),
         };
         let stopping = || group.stopping();
         // The flush loop ends last: it is asked to when the lanes have gone and the queue is empty.

@@ -1,12 +1,21 @@
 //! One question to the source, made to succeed for all entities but those that the server refuses.
 //!
 //! Owns: taking permits before asking, splitting and shrinking. A fault that names one entity, or a request that is
-//! too much, is cut in halves until it passes or the bad entity stands alone; the others are answered.
+//! too much, is cut in halves until it passes or the bad entity stands alone; the others are answered. What a reply
+//! lacks or holds besides is counted; entities that it lacks stay owed, since nothing moves their watermark.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use tokio::time::Instant;
 
 use crate::budget::{Permit, Share};
 use crate::error::{Chain, Disposition};
+use crate::model::ids::EntityId;
 use crate::model::ids::MoRef;
 use crate::telemetry::metrics::PlatformMetrics;
+use crate::telemetry::seldom::Seldom;
 use crate::units::REALTIME_SECONDS;
 use crate::vsphere;
 use crate::vsphere::Batch;
@@ -24,6 +33,8 @@ pub struct Source {
     pub share: Share,
     /// Counts.
     pub metrics: PlatformMetrics,
+    /// Which entities were told to be left out, and when.
+    pub told: Arc<Mutex<Seldom<EntityId>>>,
 }
 
 /// One answer with its place in the budget.
@@ -42,6 +53,10 @@ pub struct Answer {
 pub struct Asked {
     /// Entities that the server refused alone.
     pub skipped: Vec<(Target, vsphere::Error)>,
+    /// Entities that were too much for the server alone. Where others are answered they are at fault, else it is.
+    pub too_much_alone: Vec<(Target, vsphere::Error)>,
+    /// Requests that were answered.
+    pub n_answered: usize,
     /// The smallest number of entities that was too much.
     pub too_much: Option<usize>,
     /// Why the rest was not asked for.
@@ -68,6 +83,7 @@ impl Source {
                 continue;
             }
             let permit = self.share.reserve(cost.memory_bytes()).await;
+            let cost = cost.within(permit.bytes());
             match self
                 .vsphere
                 .query_batch(
@@ -80,7 +96,12 @@ impl Source {
                 .await
             {
                 Ok(reply) => {
+                    asked.n_answered += 1;
                     self.metrics.received(reply.counts.rows);
+                    self.metrics.odd("entity_missing", reply.missing.len() as u64);
+                    for (kind, n) in reply.counts.oddities() {
+                        self.metrics.odd(kind, n);
+                    }
                     answered(Answer {
                         targets,
                         reply,
@@ -95,6 +116,10 @@ impl Source {
                             let smallest = asked.too_much.map_or(targets.len(), |n| n.min(targets.len()));
                             asked.too_much = Some(smallest);
                             parts.extend(halves(targets));
+                        }
+                        (Disposition::Shrink, _) => {
+                            let alone = targets.into_iter().next().map(|target| (target, error));
+                            asked.too_much_alone.extend(alone);
                         }
                         (Disposition::Split, 2..) => {
                             let named = error.fault().and_then(|fault| fault.object.as_ref());
@@ -113,16 +138,25 @@ impl Source {
                 }
             }
         }
-        self.metrics.entities_skipped(asked.skipped.len());
-        for (target, error) in &asked.skipped {
+        asked
+    }
+
+    /// Counts and tells who was left out.
+    pub fn left_out(&self, skipped: &[(Target, vsphere::Error)]) {
+        self.metrics.entities_skipped(skipped.len());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for (target, error) in skipped {
+            let Some(repeated) = told.due(target.entity, Instant::now()) else {
+                continue;
+            };
             tracing::warn!(
                 entity = %target.entity,
                 moref = %target.moref,
                 error = %Chain(error),
+                repeated,
                 "left out of this poll: the server refuses it"
             );
         }
-        asked
     }
 }
 

@@ -97,6 +97,8 @@ pub struct PollReport {
     pub n_skipped: usize,
     /// Why it did not succeed, whole or in part.
     pub error: Option<String>,
+    /// When asking makes sense again, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 /// How the last poll went, for the platform's status.
@@ -129,10 +131,13 @@ impl LiveLane {
         let mut live_set = LiveSet::default();
         let mut size = BatchSize::new(self.entities_per_request);
         let triggered = self.triggered.clone();
+        // A platform that was down is asked as soon as it may be, not a whole interval later.
+        let mut again = None;
         loop {
             let reply = tokio::select! {
                 () = stopping.cancelled() => return,
                 reply = triggered.asked() => Some(reply),
+                () = at(again) => None,
                 tick = ticker.tick() => {
                     self.source.metrics.polls_skipped(tick.missed);
                     None
@@ -147,6 +152,10 @@ impl LiveLane {
                 report = self.poll(&inventory, &mut live_set, &mut size) => report,
                 () = drained(&stopping) => return,
             };
+            again = report
+                .retry_after
+                .filter(|wait| *wait < self.interval)
+                .map(|wait| Instant::now() + wait);
             if let Some(reply) = reply {
                 drop(reply.send(report));
             }
@@ -189,6 +198,9 @@ impl LiveLane {
                 report.error = Some(Chain(&error).to_string());
                 match error {
                     PollError::Source(error) => {
+                        if let Disposition::RetryAfter(wait) = error.disposition() {
+                            report.retry_after = Some(wait);
+                        }
                         self.health.send_replace(Health::Failed(Arc::new(error)));
                     }
                     // The flush loop has told.
@@ -289,8 +301,13 @@ impl LiveLane {
             .map(|targets| self.source.ask(targets, &estimator, store))
             .buffer_unordered(self.parallel_requests);
         let mut failed = None;
+        let mut n_answered = 0;
+        let mut skipped = Vec::new();
+        let mut too_much_alone = Vec::new();
         while let Some(asked) = questions.next().await {
-            report.n_skipped += asked.skipped.len();
+            n_answered += asked.n_answered;
+            skipped.extend(asked.skipped);
+            too_much_alone.extend(asked.too_much_alone);
             if let Some(n_entities) = asked.too_much {
                 size.shrink(n_entities);
             }
@@ -303,6 +320,12 @@ impl LiveLane {
             }
         }
         drop(questions);
+        if n_answered > 0 {
+            skipped.append(&mut too_much_alone);
+        }
+        report.n_skipped = skipped.len();
+        self.source.left_out(&skipped);
+        let failed = failed.or_else(|| too_much_alone.pop().map(|(_, error)| error));
         report.n_rows = n_rows.load(Ordering::Relaxed);
         match failed {
             Some(error) => Err(error.into()),
@@ -354,6 +377,14 @@ impl LiveLane {
             Outcome::Stored { .. } => Ok(()),
             Outcome::Discarded => Err(PollError::Discarded),
         }
+    }
+}
+
+/// Resolves at this time, never without one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

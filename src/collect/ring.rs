@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ use crate::soap::fault::FaultKind;
 use crate::store;
 use crate::store::Database;
 use crate::supervise::trigger::Triggered;
+use crate::telemetry::seldom::Seldom;
 use crate::units::REALTIME_SECONDS;
 use crate::vsphere;
 use crate::vsphere::Estimator;
@@ -99,6 +102,7 @@ impl RingLane {
     /// Fills gaps until `stopping`.
     pub async fn run(mut self, stopping: CancellationToken) {
         let triggered = self.triggered.clone();
+        let mut told = Seldom::default();
         loop {
             let reply = tokio::select! {
                 () = stopping.cancelled() => return,
@@ -109,7 +113,7 @@ impl RingLane {
             let rounds = async {
                 self.inventory.wait_for(Option::is_some).await.ok()?;
                 self.readiness.wait_for(|readiness| readiness.ready).await.ok()?;
-                Some(self.rounds().await)
+                Some(self.rounds(&mut told).await)
             };
             let report = tokio::select! {
                 // Nothing is lost by leaving in the middle: the gaps are still in their table.
@@ -124,7 +128,7 @@ impl RingLane {
     }
 
     /// Rounds until no settled gap is left.
-    async fn rounds(&self) -> RingReport {
+    async fn rounds(&self, told: &mut Seldom<()>) -> RingReport {
         let mut report = RingReport::default();
         loop {
             let started = Instant::now();
@@ -145,7 +149,9 @@ impl RingLane {
                 Err(error) => {
                     metrics.ring.polled(false, started.elapsed());
                     report.error = Some(Chain(&error).to_string());
-                    tracing::warn!(error = %Chain(&error), "gaps stay open");
+                    if let Some(repeated) = told.due((), Instant::now()) {
+                        tracing::warn!(error = %Chain(&error), repeated, "gaps stay open");
+                    }
                     return report;
                 }
             }
@@ -211,12 +217,23 @@ impl RingLane {
                     }
                 }
             };
-            let answered = |answer: Answer| {
+            // An entity that a reply does not name may have been forgotten: only the second time it has nothing.
+            let forgotten = Mutex::new(Vec::new());
+            let answered = |answer: Answer, last: bool| {
                 let Answer {
-                    targets,
+                    mut targets,
                     reply,
                     permit,
                 } = answer;
+                if !last && !reply.missing.is_empty() {
+                    let (absent, named) = targets
+                        .into_iter()
+                        .partition(|target| reply.missing.contains(&target.entity));
+                    targets = named;
+                    let absent: Vec<Target> = absent;
+                    let mut forgotten = forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+                    forgotten.extend(absent);
+                }
                 let mut windows: HashMap<EntityId, Window> = reply
                     .windows
                     .into_iter()
@@ -247,7 +264,23 @@ impl RingLane {
                     Some(subject) => targets.push(self.target(gap, subject, at)),
                 }
             }
-            let asked = self.source.ask(targets, &estimator, answered).await;
+            let mut asked = self
+                .source
+                .ask(targets, &estimator, |answer| answered(answer, false))
+                .await;
+            let absent = std::mem::take(&mut *forgotten.lock().unwrap_or_else(PoisonError::into_inner));
+            if asked.failed.is_none() && !absent.is_empty() {
+                let again = self
+                    .source
+                    .ask(absent, &estimator, |answer| answered(answer, true))
+                    .await;
+                asked.skipped.extend(again.skipped);
+                asked.too_much_alone.extend(again.too_much_alone);
+                asked.failed = again.failed;
+            }
+            // The others' gaps are not to wait for one that is too much.
+            asked.skipped.append(&mut asked.too_much_alone);
+            self.source.left_out(&asked.skipped);
             for (target, error) in &asked.skipped {
                 let gap = by_entity.get(&target.entity).copied();
                 let found = why_gone(error).map_or(Found::Refused, Found::Gone);

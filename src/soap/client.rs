@@ -1,8 +1,10 @@
 //! One call: the only way from the rest of the crate to the wire.
 //!
-//! Owns: the call limiter, operation ids, counting and the debug line of each call. Never does: repeating a call,
+//! Owns: the call limiter, the circuit breaker, operation ids, counting and the debug line of each call. Never does: repeating a call,
 //! or anything about sessions beyond sending the cookie it is given.
 
+use std::hash::BuildHasher as _;
+use std::hash::RandomState;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -15,6 +17,11 @@ use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
 use crate::config::Trust;
+use crate::error::Chain;
+use crate::soap::breaker::Breaker;
+use crate::soap::breaker::Pass;
+use crate::soap::breaker::Trouble;
+use crate::soap::breaker::Verdict;
 use crate::soap::envelope::Reply;
 use crate::soap::envelope::Request;
 use crate::soap::error::Error;
@@ -85,6 +92,7 @@ pub(crate) struct Client {
     platform: String,
     transport: Transport,
     limiter: DefaultDirectRateLimiter,
+    breaker: Breaker,
     pub(crate) counts: Counts,
     pub(crate) metrics: PlatformMetrics,
 }
@@ -102,6 +110,7 @@ impl Client {
             metrics: PlatformMetrics::new(&platform),
             platform,
             transport: Transport::new(host, port, trust)?,
+            breaker: Breaker::new(RandomState::new().hash_one(host)),
             limiter: RateLimiter::direct(Quota::per_second(rate)),
             counts: Counts::default(),
         })
@@ -110,7 +119,8 @@ impl Client {
     /// Sends one request and returns its answer, with a session cookie where the server set one.
     ///
     /// # Errors
-    /// [`Error::Transport`] below SOAP, [`Error::Fault`] where the server refuses.
+    /// [`Error::Transport`] below SOAP, [`Error::Fault`] where the server refuses, [`Error::Down`] where nothing was
+    /// sent because the platform is down.
     pub(crate) async fn call(
         &self,
         request: &Request,
@@ -120,6 +130,7 @@ impl Client {
     ) -> Result<(Reply, Option<HeaderValue>), Error> {
         let method = request.method();
         let operation = OperationId::random();
+        let pass = self.admit()?;
         self.limiter.until_ready().await;
         let started = Instant::now();
         let outgoing = Outgoing {
@@ -128,6 +139,7 @@ impl Client {
             cookie,
         };
         let answer = self.transport.post(outgoing, limits).await;
+        self.judge(pass, answer.as_ref().err());
         let bytes = answer.as_ref().map_or(0, |answer| answer.body.len());
         self.count(started, bytes);
         let result = match answer {
@@ -176,9 +188,11 @@ impl Client {
     /// Reads the server's list of API versions.
     pub(crate) async fn versions(&self, limits: Limits) -> Result<Option<String>, Error> {
         const METHOD: &str = "vimServiceVersions.xml";
+        let pass = self.admit()?;
         self.limiter.until_ready().await;
         let started = Instant::now();
         let result = self.transport.versions(limits).await;
+        self.judge(pass, result.as_ref().err());
         self.count(started, 0);
         let outcome = if result.is_ok() {
             CallResult::Ok
@@ -194,6 +208,33 @@ impl Client {
                 source: Box::new(source),
             }
         })
+    }
+
+    /// Leave to send a request.
+    fn admit(&self) -> Result<Pass<'_>, Error> {
+        let admitted = self.breaker.admit(Instant::now());
+        self.metrics.circuit(self.breaker.circuit() as u8);
+        admitted.map_err(|held| {
+            let error = Error::Down {
+                class: held.trouble.class,
+                why: held.trouble.why,
+                wait: held.wait,
+            };
+            self.metrics.call_failed(error.label());
+            error
+        })
+    }
+
+    fn judge(&self, pass: Pass<'_>, failure: Option<&transport::Error>) {
+        let verdict = match failure.filter(|error| error.is_outage()) {
+            None => Verdict::Answered,
+            Some(error) => Verdict::Down(Trouble {
+                class: error.class(),
+                why: Chain(error).to_string(),
+            }),
+        };
+        pass.ended(Instant::now(), verdict);
+        self.metrics.circuit(self.breaker.circuit() as u8);
     }
 
     fn count(&self, started: Instant, bytes: usize) {

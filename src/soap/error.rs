@@ -142,6 +142,17 @@ pub enum Error {
         /// Pages read.
         pages: usize,
     },
+    /// The platform has not answered several times in a row. Nothing was sent, and nothing will be before `wait`
+    /// has passed.
+    #[error("the platform does not answer, next try in {} s: {why}", wait.as_secs_f32().ceil())]
+    Down {
+        /// What kind of trouble it is.
+        class: ErrorClass,
+        /// The last failure.
+        why: String,
+        /// Time until the next try.
+        wait: Duration,
+    },
     /// The trust settings cannot be used.
     #[error("the trust settings cannot be used")]
     Trust(#[from] tls::Error),
@@ -286,7 +297,7 @@ impl Error {
         match self {
             Self::Transport { method, source, .. } => of_transport(source, scope(method)),
             Self::Fault { method, fault, .. } => of_fault(&fault.kind, scope(method)),
-            Self::LoginRefused { wait, .. } => Disposition::RetryAfter(*wait),
+            Self::LoginRefused { wait, .. } | Self::Down { wait, .. } => Disposition::RetryAfter(*wait),
             Self::Malformed { .. } | Self::Password { .. } | Self::NoCookie { .. } | Self::Endless { .. } => {
                 Disposition::Retry
             }
@@ -315,6 +326,7 @@ impl Error {
             }
             Self::LoginRefused { .. } | Self::Password { .. } | Self::NoCookie { .. } => ErrorClass::Auth,
             Self::WrongKind { .. } | Self::UnknownKind { .. } => ErrorClass::Identity,
+            Self::Down { class, .. } => *class,
             Self::Trust(_) => ErrorClass::Tls,
             Self::Malformed { .. }
             | Self::Argument { .. }
@@ -352,21 +364,29 @@ impl Error {
             Self::WrongKind { .. } | Self::UnknownKind { .. } => "wrong_kind",
             Self::Absent(_) => "absent",
             Self::Endless { .. } => "endless",
+            Self::Down { .. } => "circuit_open",
             Self::Trust(_) => "trust",
             Self::Closed => "closed",
         }
     }
 }
 
-/// Errors that may say that a session is gone, so that the operation is worth one more session.
+/// Errors of operations in a session.
 pub trait SessionLost {
-    /// True when the server no longer knows the session.
+    /// True when the server no longer knows the session, so that the operation is worth one more.
     fn session_lost(&self) -> bool;
+
+    /// The label of a failure that showed only when the answer was read, and that the call could not count.
+    fn found_in_answer(&self) -> Option<&'static str>;
 }
 
 impl SessionLost for Error {
     fn session_lost(&self) -> bool {
         self.disposition() == Disposition::Relogin
+    }
+
+    fn found_in_answer(&self) -> Option<&'static str> {
+        matches!(self, Self::Malformed { .. } | Self::Endless { .. }).then(|| self.label())
     }
 }
 

@@ -42,6 +42,7 @@ use crate::soap::error::SessionLost;
 use crate::soap::fault::Fault;
 use crate::soap::fault::FaultKind;
 use crate::soap::methods::ServiceContent;
+use crate::soap::methods::properties::PAGE_BYTES;
 use crate::soap::session;
 use crate::soap::session::Credentials;
 use crate::soap::session::Session;
@@ -76,6 +77,8 @@ pub struct Options {
     pub requests_per_second: u32,
     /// Deadline of one request.
     pub request_timeout: Duration,
+    /// Most bytes of a page of properties.
+    pub page_bytes: usize,
     /// Time after a refused login in which none is tried.
     pub refusal_wait: Duration,
 }
@@ -94,6 +97,7 @@ impl Options {
             sessions: collection.sessions,
             requests_per_second: collection.requests_per_second,
             request_timeout: collection.request_timeout,
+            page_bytes: PAGE_BYTES,
             refusal_wait: REFUSAL_WAIT,
         }
     }
@@ -205,12 +209,19 @@ impl Pool {
         R: Future<Output = Result<T, E>> + Send,
     {
         let pinned = self.pin().await?;
-        match operation(pinned.clone()).await {
+        match self.counted(operation(pinned.clone()).await) {
             Err(error) if error.session_lost() => pinned.lost(),
             result => return result,
         }
         let session = self.inner.session(pinned.slot).await?;
-        operation(Pinned { session, ..pinned }).await
+        self.counted(operation(Pinned { session, ..pinned }).await)
+    }
+
+    fn counted<T, E: SessionLost>(&self, result: Result<T, E>) -> Result<T, E> {
+        if let Some(label) = result.as_ref().err().and_then(SessionLost::found_in_answer) {
+            self.inner.client.metrics.call_failed(label);
+        }
+        result
     }
 
     /// What the calls have come to.
@@ -395,6 +406,11 @@ impl Pinned {
     #[must_use]
     pub fn content(&self) -> &ServiceContent {
         &self.session.content
+    }
+
+    /// Most bytes of a page of properties.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.inner.options.page_bytes
     }
 
     /// Says that the server no longer knows this session. Whoever asks next logs in.

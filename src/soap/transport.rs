@@ -160,6 +160,16 @@ impl Error {
         )
     }
 
+    /// True where the platform, or the way to it, is down: more of the same at once would only add to it. A server
+    /// that answers, even with nonsense, is not.
+    pub(crate) const fn is_outage(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 429 | 502..=504),
+            Self::TooLarge { .. } | Self::Client(_) => false,
+            _ => true,
+        }
+    }
+
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             Self::Untrusted { .. } | Self::Handshake { .. } => ErrorClass::Tls,

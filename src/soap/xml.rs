@@ -291,6 +291,13 @@ impl<'a> Reader<'a> {
                         start.local_name().into_inner(),
                     ));
                 }
+                // Two documents run into one, or a page that somebody appended: whose answer is it?
+                Event::Text(text) if self.depth == 0 && !text.trim().is_empty() => {
+                    return Err(Error::unexpected("end of document", text.trim()));
+                }
+                Event::CData(_) | Event::GeneralRef(_) if self.depth == 0 => {
+                    return Err(Error::unexpected("end of document", "text"));
+                }
                 _ => {}
             }
         }
@@ -327,8 +334,11 @@ impl<'a> Reader<'a> {
 
 /// What a reference stands for: a character by number, or one of the five names of XML.
 fn resolve(reference: &quick_xml::events::BytesRef<'_>) -> Result<char, Error> {
-    if let Some(character) = reference.resolve_char_ref()? {
-        return Ok(character);
+    match reference.resolve_char_ref() {
+        Ok(Some(character)) => return Ok(character),
+        // `&#0;` in a name: replaced like a byte that is not UTF-8, so that one broken name does not hide the rest.
+        Err(_not_a_character) => return Ok(char::REPLACEMENT_CHARACTER),
+        Ok(None) => {}
     }
     match &**reference {
         "amp" => Ok('&'),

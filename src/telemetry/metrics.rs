@@ -106,6 +106,10 @@ metrics_table! {
         "Calls without a result, by type of fault or kind of failure.";
     SOAP_DURATION = "virt_collector_soap_duration_seconds", Kind::Histogram(FLUSH_BUCKETS), ["platform", "method"],
         "Duration of a call, reply read.";
+    CIRCUIT = "virt_collector_circuit_state", Kind::Gauge, ["platform"],
+        "0 while calls pass, 2 while none is sent because the platform is down, 1 while one call finds out whether it is back.";
+    ODDITIES = "virt_collector_reply_oddities_total", Kind::Counter, ["platform", "kind"],
+        "What replies held that they should not, or lacked, by kind: entity_missing, entity_unknown, entity_twice, counter_unknown, instance_unknown, series_twice, stamp_bad, stamp_twice, interval_other, value_bad, value_out_of_range, sample_empty.";
     RESPONSE_BYTES = "virt_collector_response_bytes_total", Kind::Counter, ["platform"],
         "Bytes of replies, decompressed.";
     LOGINS = "virt_collector_logins_total", Kind::Counter, ["platform", "result"],
@@ -234,6 +238,7 @@ pub struct PlatformMetrics {
     flush_duration: Histogram,
     skipped_entities: Counter,
     batch_size: Gauge,
+    circuit: Gauge,
     response_bytes: Counter,
     logins: [Counter; 3],
     /// The live lane.
@@ -312,6 +317,7 @@ impl PlatformMetrics {
             flush_duration: histogram!(FLUSH_DURATION, "platform" => name.clone()),
             skipped_entities: counter!(ENTITIES_SKIPPED, "platform" => name.clone()),
             batch_size: gauge!(BATCH_SIZE, "platform" => name.clone()),
+            circuit: gauge!(CIRCUIT, "platform" => name.clone()),
             response_bytes: counter!(RESPONSE_BYTES, "platform" => name.clone()),
             logins: ["ok", "refused", "error"].map(login),
             live: LaneMetrics::new(platform, Lane::Live),
@@ -429,6 +435,18 @@ impl PlatformMetrics {
     /// Entities asked for in one request.
     pub fn batch_size(&self, n: usize) {
         self.batch_size.set(count(n));
+    }
+
+    /// 0 while calls pass, 1 while one call probes, 2 while none is sent.
+    pub fn circuit(&self, state: u8) {
+        self.circuit.set(f64::from(state));
+    }
+
+    /// What a reply held that it should not, or lacked; `kind` comes from a closed set.
+    pub fn odd(&self, kind: &'static str, n: u64) {
+        if n > 0 {
+            counter!(ODDITIES, "platform" => self.name.clone(), "kind" => kind).increment(n);
+        }
     }
 
     /// A call to the platform ended.

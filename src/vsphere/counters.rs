@@ -296,12 +296,12 @@ pub(crate) async fn read(session: &Pinned) -> Result<Vec<CounterInfo>, Error> {
         .perf_manager
         .as_ref()
         .ok_or(Error::Absent("perfManager"))?;
-    let mut list = List::default();
     let wanted = [Wanted {
         kind: "PerformanceManager",
         paths: &["perfCounter"],
     }];
-    properties::retrieve(session, properties::From::Object(manager), &wanted, &mut list).await?;
+    let (list, _withheld) =
+        properties::retrieve::<List>(session, properties::From::Object(manager), &wanted).await?;
     Ok(list.counters)
 }
 

@@ -61,8 +61,7 @@ const WANTED: [Wanted; 2] = [
 
 /// Reads the inventory of hosts and VMs.
 pub(crate) async fn discover(session: &Pinned) -> Result<Inventory, Error> {
-    let mut collected = Collected::default();
-    let withheld = over_view(session, &[HOST, VM], &WANTED, &mut collected).await?;
+    let (collected, withheld) = over_view(session, &[HOST, VM], &WANTED).await?;
     if withheld > 0 {
         tracing::debug!(withheld, "the server kept properties back");
     }
@@ -71,24 +70,22 @@ pub(crate) async fn discover(session: &Pinned) -> Result<Inventory, Error> {
 
 /// The host of every VM that has one.
 pub(crate) async fn placements(session: &Pinned) -> Result<HashMap<MoRef, MoRef>, Error> {
-    let mut collected = Collected::default();
     let wanted = [Wanted {
         kind: VM,
         paths: &["runtime.host"],
     }];
-    over_view(session, &[VM], &wanted, &mut collected).await?;
+    let (collected, _withheld) = over_view(session, &[VM], &wanted).await?;
     let vms = collected.inventory.vms.into_iter();
     Ok(vms.filter_map(|vm| Some((vm.moref, vm.host?))).collect())
 }
 
 /// The hardware UUID of the only host of an ESXi server.
 pub(crate) async fn hardware_uuid(session: &Pinned) -> Result<Option<String>, Error> {
-    let mut collected = Collected::default();
     let wanted = [Wanted {
         kind: HOST,
         paths: &["summary.hardware.uuid"],
     }];
-    over_view(session, &[HOST], &wanted, &mut collected).await?;
+    let (collected, _withheld) = over_view(session, &[HOST], &wanted).await?;
     Ok(collected.inventory.hosts.into_iter().find_map(|host| host.uuid))
 }
 
@@ -98,10 +95,9 @@ async fn over_view(
     session: &Pinned,
     types: &[&'static str],
     wanted: &[Wanted],
-    visit: &mut impl Visit,
-) -> Result<usize, Error> {
+) -> Result<(Collected, usize), Error> {
     let view = methods::create_container_view(session, &session.content().root_folder, types).await?;
-    let result = properties::retrieve(session, properties::From::View(&view), wanted, visit).await;
+    let result = properties::retrieve(session, properties::From::View(&view), wanted).await;
     if let Err(error) = methods::destroy_view(session, &view).await {
         // It ends with the session at the latest.
         tracing::debug!(error = %crate::error::Chain(&error), "could not destroy a view");

@@ -71,6 +71,26 @@ pub struct DecodeCounts {
     pub vm_instances: u64,
 }
 
+impl DecodeCounts {
+    /// What should not have been there, by the word under which it is counted.
+    #[must_use]
+    pub const fn oddities(&self) -> [(&'static str, u64); 11] {
+        [
+            ("entity_unknown", self.unknown_entities),
+            ("entity_twice", self.duplicate_entities),
+            ("counter_unknown", self.unknown_counters),
+            ("instance_unknown", self.unknown_instances),
+            ("series_twice", self.duplicate_series),
+            ("stamp_bad", self.bad_stamps),
+            ("stamp_twice", self.duplicate_stamps),
+            ("interval_other", self.other_interval),
+            ("value_bad", self.bad_values),
+            ("value_out_of_range", self.out_of_range),
+            ("sample_empty", self.empty_rows),
+        ]
+    }
+}
+
 impl AddAssign for DecodeCounts {
     fn add_assign(&mut self, other: Self) {
         self.rows += other.rows;

@@ -77,6 +77,24 @@ impl Cost {
         self.reply_bytes.saturating_add(self.row_bytes)
     }
 
+    /// The part of it that fits into `bytes`: a single entity may be estimated at more than a platform's share. The
+    /// answer is refused above it, so that memory keeps its bound and the estimate may be wrong.
+    #[must_use]
+    pub const fn within(self, bytes: usize) -> Self {
+        if self.memory_bytes() <= bytes {
+            return self;
+        }
+        let rows = if self.row_bytes < bytes / 2 {
+            self.row_bytes
+        } else {
+            bytes / 2
+        };
+        Self {
+            reply_bytes: bytes - rows,
+            row_bytes: rows,
+        }
+    }
+
     const EMPTY_REPLY: Self = Self {
         reply_bytes: BYTES_PER_REPLY,
         row_bytes: 0,

@@ -95,10 +95,10 @@ thread_local! {
 }
 
 /// The log of this thread, from here on. A test with it runs on one thread, its daemon included.
-struct Log;
+pub(crate) struct Log;
 
 impl Log {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         static INSTALLED: Once = Once::new();
         // One for the process: with one per test, a line that another test came by first could be off for all.
         INSTALLED.call_once(|| {
@@ -114,7 +114,7 @@ impl Log {
     }
 
     /// Lines with all of these words.
-    fn lines(&self, words: &[&str]) -> Vec<String> {
+    pub(crate) fn lines(&self, words: &[&str]) -> Vec<String> {
         let text = LOG.with_borrow(Clone::clone).unwrap();
         let text = String::from_utf8(text).unwrap();
         text.lines()

@@ -15,6 +15,7 @@ mod collection;
 mod config;
 mod drill;
 mod flush;
+mod hostile;
 mod lease;
 mod life_of_a_sample;
 mod oracle;

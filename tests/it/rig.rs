@@ -195,6 +195,16 @@ impl Rig {
         self.database.connect(Role::Reader).await.unwrap()
     }
 
+    /// What the oracle says of one of several platforms, all of them healthy since the start.
+    pub(crate) async fn verdict_of(&self, platform: &str, simulator: &Simulator) -> Verdict {
+        let truth = simulator.truth();
+        let client = self.client().await;
+        let healthy = self.healthy_since..truth.now;
+        oracle::check(&client, platform, &truth, std::slice::from_ref(&healthy), GRACE)
+            .await
+            .unwrap()
+    }
+
     /// What the oracle says of everything stored so far.
     pub(crate) async fn verdict(&self) -> Verdict {
         let truth = self.simulator.truth();

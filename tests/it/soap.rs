@@ -63,6 +63,7 @@ impl Platform {
             sessions: 1,
             requests_per_second: 1000,
             request_timeout: Duration::from_secs(20),
+            page_bytes: 8 << 20,
             refusal_wait: pool::REFUSAL_WAIT,
         };
         let selection = Selection {
@@ -80,7 +81,7 @@ impl Platform {
     }
 }
 
-fn bytes(thumbprint: &str) -> [u8; 32] {
+pub(crate) fn bytes(thumbprint: &str) -> [u8; 32] {
     let bytes: Vec<u8> = thumbprint
         .split(':')
         .map(|pair| u8::from_str_radix(pair, 16).unwrap())

@@ -15,11 +15,15 @@ use crate::soap::xml::Element;
 use crate::soap::xml::Reader;
 use crate::soap::xml::Writer;
 
-/// Objects asked for per page; servers may send fewer (100 were seen).
-const PAGE_OBJECTS: &str = "500";
+/// Objects asked for per page; servers may send fewer (100 were seen). A page that is too large is asked for again
+/// with fewer.
+const PAGE_OBJECTS: [usize; 4] = [500, 50, 5, 1];
 
-/// A page of 500 objects with a dozen leaf properties is 1 MiB; the whole list of counters as well.
-const PAGE_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes of a page: one of 500 objects with a dozen leaf properties is 1 MiB, the whole list of counters as well.
+pub(crate) const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A vCenter has at most 45,000 VMs and 5,000 hosts. What is found is kept in memory, beside the byte budget.
+const OBJECTS_LIMIT: usize = 100_000;
 
 /// 10,000 VMs in pages of 100 are 100 pages. A server that never stops is stopped.
 const PAGES_LIMIT: usize = 10_000;
@@ -51,23 +55,45 @@ pub(crate) trait Visit: Send {
     fn property(&mut self, path: &str, value: &Element<'_>, xml: &mut Reader<'_>) -> Result<(), xml::Error>;
 }
 
-/// Reads properties of all objects, all pages. Returns how many properties the server kept back.
-pub(crate) async fn retrieve(
+/// Reads properties of all objects, all pages. Returns what was made of them and how many properties the server kept
+/// back.
+pub(crate) async fn retrieve<V: Visit + Default>(
     session: &Pinned,
     from: From<'_>,
     wanted: &[Wanted],
+) -> Result<(V, usize), Error> {
+    let mut sizes = PAGE_OBJECTS.into_iter().peekable();
+    loop {
+        let objects = sizes.next().unwrap_or(1);
+        let mut visit = V::default();
+        match retrieve_in_pages(session, from, wanted, objects, &mut visit).await {
+            Err(error) if error.is_too_large() && sizes.peek().is_some() => {}
+            result => return result.map(|withheld| (visit, withheld)),
+        }
+    }
+}
+
+async fn retrieve_in_pages(
+    session: &Pinned,
+    from: From<'_>,
+    wanted: &[Wanted],
+    objects: usize,
     visit: &mut impl Visit,
 ) -> Result<usize, Error> {
     let collector = &session.content().property_collector;
+    let bytes = session.page_bytes();
     let request = Request::new("RetrievePropertiesEx", collector, 2048, |xml| {
         write_spec(xml, from, wanted);
-        xml.open("options").text("maxObjects", PAGE_OBJECTS).close();
+        xml.open("options")
+            .text("maxObjects", &objects.to_string())
+            .close();
     })?;
-    let mut page = read_page(&session.call(&request, PAGE_BYTES).await?, visit)?;
+    let mut page = read_page(&session.call(&request, bytes).await?, visit)?;
     let mut withheld = page.withheld;
+    let mut found = page.objects;
     let mut pages = 1;
     while let Some(token) = page.token.take() {
-        if pages == PAGES_LIMIT {
+        if pages == PAGES_LIMIT || found > OBJECTS_LIMIT {
             cancel(session, &token).await?;
             return Err(Error::Endless {
                 method: "RetrievePropertiesEx",
@@ -77,8 +103,20 @@ pub(crate) async fn retrieve(
         let request = Request::new("ContinueRetrievePropertiesEx", collector, 200, |xml| {
             xml.text("token", &token);
         })?;
-        page = read_page(&session.call(&request, PAGE_BYTES).await?, visit)?;
+        page = match session.call(&request, bytes).await {
+            Ok(reply) => read_page(&reply, visit)?,
+            Err(error) => {
+                if error.is_too_large()
+                    && let Err(error) = cancel(session, &token).await
+                {
+                    // Mostly it is gone with the page that was refused; else it ends with the session.
+                    tracing::debug!(error = %crate::error::Chain(&error), "could not give up a result");
+                }
+                return Err(error);
+            }
+        };
         withheld += page.withheld;
+        found += page.objects;
         pages += 1;
     }
     Ok(withheld)
@@ -93,7 +131,10 @@ async fn cancel(session: &Pinned, token: &str) -> Result<(), Error> {
             xml.text("token", token);
         },
     )?;
-    session.call(&request, PAGE_BYTES).await?.read(|_xml| Ok(()))
+    session
+        .call(&request, session.page_bytes())
+        .await?
+        .read(|_xml| Ok(()))
 }
 
 fn write_spec(xml: &mut Writer, from: From<'_>, wanted: &[Wanted]) {
@@ -125,15 +166,17 @@ fn write_spec(xml: &mut Writer, from: From<'_>, wanted: &[Wanted]) {
     xml.close().close();
 }
 
-struct Page {
+pub(in crate::soap) struct Page {
     token: Option<String>,
+    objects: usize,
     withheld: usize,
 }
 
-fn read_page(reply: &Reply, visit: &mut impl Visit) -> Result<Page, Error> {
+pub(in crate::soap) fn read_page(reply: &Reply, visit: &mut impl Visit) -> Result<Page, Error> {
     let (page, gone) = reply.read(|xml| {
         let mut page = Page {
             token: None,
+            objects: 0,
             withheld: 0,
         };
         let mut gone = None;
@@ -142,7 +185,10 @@ fn read_page(reply: &Reply, visit: &mut impl Visit) -> Result<Page, Error> {
             while let Some(part) = xml.next_child()? {
                 match part.name() {
                     "token" => page.token = Some(xml.text()?.into_owned()),
-                    "objects" => read_object(xml, visit, &mut page.withheld, &mut gone)?,
+                    "objects" => {
+                        page.objects += 1;
+                        read_object(xml, visit, &mut page.withheld, &mut gone)?;
+                    }
                     _ => xml.skip()?,
                 }
             }

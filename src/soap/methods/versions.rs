@@ -25,7 +25,12 @@ pub(crate) fn choose(list: &str) -> Option<String> {
 fn parse(version: &str) -> Option<Vec<u32>> {
     let numbers: Vec<u32> = version
         .split('.')
-        .map(|part| part.parse().ok())
+        // A number may begin with "+", a version may not.
+        .map(|part| {
+            part.bytes()
+                .all(|byte| byte.is_ascii_digit())
+                .then(|| part.parse().ok())?
+        })
         .collect::<Option<_>>()?;
     match numbers.as_slice() {
         [major, minor, ..] if RANGE.contains(&(*major, *minor)) => Some(numbers),

@@ -38,6 +38,9 @@ fn a_text_is_one_text_whatever_it_is_made_of() {
     assert_eq!(xml.text().unwrap(), "");
     assert!(xml.next_child().unwrap().is_none());
     xml.finish().unwrap();
+    let mut xml = Reader::new("<r>a&#0;b&#x110000;c</r>");
+    xml.root().unwrap();
+    assert_eq!(xml.text().unwrap(), "a\u{fffd}b\u{fffd}c", "no characters");
     let mut xml = Reader::new("<r>a<b>c</b>d</r>");
     xml.root().unwrap();
     assert!(matches!(xml.text(), Err(Error::Unexpected { .. })));
@@ -116,6 +119,13 @@ fn what_is_no_vsphere_document_is_refused() {
     assert!(walk("plain text").is_err());
     assert!(walk("<a></b>").is_err());
     assert!(walk("<a/><b/>").is_err(), "two roots");
+    for after in ["x", " x", "&amp;", "<![CDATA[x]]>"] {
+        assert!(
+            walk(&format!("<a/>{after}")).is_err(),
+            "text after the end: {after}"
+        );
+    }
+    assert!(walk("<a/>\n <!-- c --> ").is_ok());
     assert!(walk("<a/></b>").is_err());
 }
 

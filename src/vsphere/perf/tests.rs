@@ -14,6 +14,8 @@ use crate::units::Stamp;
 use crate::vsphere::counters::CounterInfo;
 use crate::vsphere::counters::Selection;
 
+mod fuzz;
+
 /// A catalogue of all counters of the tables: ids in no order that means anything, some of them large as on ESXi.
 fn catalog() -> Vec<CounterInfo> {
     let units = [

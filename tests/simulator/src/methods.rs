@@ -81,6 +81,7 @@ pub(crate) fn execute(
         state: &state,
         request,
         session,
+        effects,
         info: session.and_then(|cookie| service.sessions.info(cookie)),
     };
     call.check_receiver()?;
@@ -111,7 +112,7 @@ pub(crate) fn execute(
         _ => {
             let session =
                 session.ok_or_else(|| Fault::not_authenticated(&request.this.kind, &request.this.value))?;
-            call.authenticated(&mut out, session, effects)?;
+            call.authenticated(&mut out, session)?;
         }
     }
     Ok(Answer {
@@ -125,6 +126,7 @@ struct Context<'a> {
     state: &'a State,
     request: &'a Request<'a>,
     session: Option<&'a str>,
+    effects: &'a Effects,
     info: Option<SessionInfo>,
 }
 
@@ -160,7 +162,7 @@ impl Context<'_> {
         }
     }
 
-    fn authenticated(&self, out: &mut String, session: &str, effects: &Effects) -> Result<(), Fault> {
+    fn authenticated(&self, out: &mut String, session: &str) -> Result<(), Fault> {
         let sessions = &self.service.sessions;
         match &self.request.call {
             Call::CurrentTime => {
@@ -208,7 +210,7 @@ impl Context<'_> {
             Call::QueryAvailablePerfMetric { entity, interval } => {
                 self.perf(|source| source.available(out, entity, *interval))?;
             }
-            Call::QueryPerf { specs } => self.perf(|source| source.query(out, specs, effects))?,
+            Call::QueryPerf { specs } => self.perf(|source| source.query(out, specs, self.effects))?,
             // Answered before, or refused as unknown.
             Call::RetrieveServiceContent
             | Call::Login { .. }
@@ -264,6 +266,7 @@ impl Context<'_> {
             state: self.state,
             reading: self.service.world.clock().read(),
             session: self.info.as_ref(),
+            effects: self.effects,
         }
     }
 

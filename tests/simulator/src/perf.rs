@@ -47,6 +47,12 @@ struct Twist<'a> {
     descending: bool,
     minus_one: Vec<Option<&'a str>>,
     empty: Vec<Option<&'a str>>,
+    short: usize,
+    off_grid: i64,
+    no_zeros: bool,
+    unexpanded: bool,
+    twice: bool,
+    extra: Vec<&'a str>,
 }
 
 impl<'a> Source<'a> {
@@ -89,6 +95,7 @@ impl<'a> Source<'a> {
                 continue;
             };
             let twist = Twist::new(effects, entity.moref());
+            let start = out.len();
             match spec.interval.map(i64::from) {
                 None | Some(INTERVAL) => self.real_time(out, spec, entity, &twist),
                 Some(interval) => {
@@ -96,6 +103,17 @@ impl<'a> Source<'a> {
                     let retention = retention.ok_or_else(|| Fault::invalid_argument("querySpec.interval"))?;
                     self.rollups(out, spec, entity, &twist, interval, retention);
                 }
+            }
+            if twist.extra.is_empty() && !twist.twice {
+                continue;
+            }
+            let part = out.get(start..).unwrap_or_default().to_owned();
+            for extra in &twist.extra {
+                let (own, other) = (format!(">{}<", entity.moref()), format!(">{extra}<"));
+                out.push_str(&part.replacen(&own, &other, 1));
+            }
+            if twist.twice {
+                out.push_str(&part);
             }
         }
         Ok(())
@@ -120,7 +138,7 @@ impl<'a> Source<'a> {
 
     fn empty(&self, out: &mut String, spec: &QuerySpec<'_>) {
         if self.empty_entities == EmptyEntities::Entry {
-            reply::begin(out, spec, &spec.entity.kind, &[], INTERVAL);
+            reply::begin(out, spec, &spec.entity.kind, std::iter::empty(), INTERVAL);
             reply::end(out);
         }
     }
@@ -147,7 +165,9 @@ impl<'a> Source<'a> {
             .withheld()
             .filter(|w| w.until.is_none_or(|until| self.reading.horizon < until))
             .collect();
-        reply::begin(out, spec, entity.kind().type_name(), &stamps, INTERVAL);
+        let told = stamps.iter().map(|stamp| stamp + twist.off_grid);
+        reply::begin(out, spec, entity.kind().type_name(), told, INTERVAL);
+        let length = moments.len().saturating_sub(twist.short);
         let mut instance = String::new();
         for wanted in self.wanted(&spec.metrics, entity, threads) {
             instance.clear();
@@ -170,7 +190,16 @@ impl<'a> Source<'a> {
                     (!empty).then(|| value::cell(wanted.counter.shape, series, aggregate, moment))
                 }
             });
-            reply::series(out, spec.csv, wanted.key, &instance, cells);
+            let cells = cells.take(length);
+            if twist.no_zeros && cells.clone().all(|cell| cell == Some(0)) {
+                continue;
+            }
+            let instance = match wanted.which {
+                Which::Instance(0) if twist.unexpanded => "*",
+                Which::Instance(_) if twist.unexpanded => continue,
+                _ => &instance,
+            };
+            reply::series(out, spec.csv, wanted.key, instance, cells);
         }
         reply::end(out);
     }
@@ -197,7 +226,8 @@ impl<'a> Source<'a> {
         if twist.descending {
             stamps.reverse();
         }
-        reply::begin(out, spec, entity.kind().type_name(), &stamps, interval);
+        let told = stamps.iter().copied();
+        reply::begin(out, spec, entity.kind().type_name(), told, interval);
         let mut instance = String::new();
         let threads = entity.record().runs.last().map_or(0, |run| run.vcpus);
         for wanted in self.wanted(&spec.metrics, entity, threads) {
@@ -342,6 +372,12 @@ impl<'a> Twist<'a> {
                 Action::OmitEntity => twist.omit = true,
                 Action::MinusOne { counter } => twist.minus_one.push(counter.as_deref()),
                 Action::EmptyCells { counter } => twist.empty.push(counter.as_deref()),
+                Action::Short { cells } => twist.short = *cells,
+                Action::OffGrid { seconds } => twist.off_grid = *seconds,
+                Action::NoZeros => twist.no_zeros = true,
+                Action::Unexpanded => twist.unexpanded = true,
+                Action::Twice => twist.twice = true,
+                Action::Extra { moref } => twist.extra.push(moref),
                 _ => {}
             }
         }

@@ -32,7 +32,8 @@ pub struct Rule {
 }
 
 /// What happens to a call. The actions from [`Action::Descending`] on change what QueryPerf says
-/// about the rule's object only (about every entity if the rule has none).
+/// about the rule's object only (about every entity if the rule has none), the last one what the
+/// property collector says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", rename_all_fields = "snake_case")]
 #[non_exhaustive]
@@ -58,6 +59,36 @@ pub enum Action {
         #[serde(default)]
         body: Option<String>,
     },
+    /// HTTP 302 to somewhere else.
+    Redirect {
+        /// The `Location`.
+        location: String,
+    },
+    /// Every occurrence of a text in the body is another one: names, namespaces, prefixes.
+    Replace {
+        /// What to look for.
+        find: String,
+        /// What stands there instead, as it is: nothing is escaped.
+        with: String,
+    },
+    /// A byte that is not UTF-8 after every occurrence of a text in the body.
+    BreakUtf8 {
+        /// What to look for.
+        after: String,
+    },
+    /// The reply with so many blanks before its end, packed: a few KiB that unpack to as much as
+    /// one wants.
+    Bomb {
+        /// Bytes when unpacked.
+        bytes: usize,
+    },
+    /// The body comes byte by byte.
+    Trickle {
+        /// Milliseconds between two bytes.
+        millis: u64,
+    },
+    /// Blanks follow the body without end.
+    Endless,
     /// HTTP 200 with this body instead of the reply.
     Body {
         /// The body.
@@ -97,6 +128,39 @@ pub enum Action {
     },
     /// The entity is not in the reply.
     OmitEntity,
+    /// Every series ends so many cells before the samples do.
+    Short {
+        /// Cells.
+        cells: usize,
+    },
+    /// Every stamp is later than the grid.
+    OffGrid {
+        /// By so many seconds.
+        seconds: i64,
+    },
+    /// Series of nothing but zeros are left out.
+    NoZeros,
+    /// The entity is there a second time.
+    Twice,
+    /// Another entity is there with the same samples, which nobody asked for.
+    Extra {
+        /// Its MoRef.
+        moref: String,
+    },
+    /// A wildcard comes back as it was sent, with one series for all instances.
+    Unexpanded,
+    /// Properties are kept back.
+    Withhold {
+        /// The path; `None` = every path.
+        #[serde(default)]
+        path: Option<String>,
+        /// Of this object only.
+        #[serde(default)]
+        of: Option<String>,
+        /// The fault in `missingSet`; `None` = unset, simply not there.
+        #[serde(default)]
+        fault: Option<String>,
+    },
 }
 
 fn xml() -> String {
@@ -269,12 +333,20 @@ pub(crate) struct Effects {
     pub(crate) delay_millis: u64,
     pub(crate) fault: Option<(String, String, Option<String>)>,
     pub(crate) status: Option<(u16, Option<String>)>,
+    pub(crate) redirect: Option<String>,
+    /// In the order of the rules: what to find, and what to put there.
+    pub(crate) replace: Vec<(String, Vec<u8>)>,
+    pub(crate) bomb: Option<usize>,
+    pub(crate) trickle: Option<u64>,
+    pub(crate) endless: bool,
     pub(crate) body: Option<(String, String)>,
     pub(crate) truncate: Option<usize>,
     pub(crate) cut: Option<usize>,
     pub(crate) reset: Option<usize>,
     /// Actions on QueryPerf data with the entity they are about.
     pub(crate) data: Vec<(Option<String>, Action)>,
+    /// Of properties: path, object, fault.
+    pub(crate) withheld: Vec<(Option<String>, Option<String>, Option<String>)>,
 }
 
 impl Effects {
@@ -288,14 +360,41 @@ impl Effects {
             Action::Body { text, content_type } => {
                 self.body = Some((text.clone(), content_type.clone()));
             }
+            Action::Redirect { location } => self.redirect = Some(location.clone()),
+            Action::Replace { find, with } => self.replace.push((find.clone(), with.clone().into())),
+            Action::BreakUtf8 { after } => {
+                self.replace
+                    .push((after.clone(), [after.as_bytes(), &[0xFF]].concat()));
+            }
+            Action::Bomb { bytes } => self.bomb = Some(*bytes),
+            Action::Trickle { millis } => self.trickle = Some(*millis),
+            Action::Endless => self.endless = true,
+            Action::Withhold { path, of, fault } => {
+                self.withheld.push((path.clone(), of.clone(), fault.clone()));
+            }
             Action::Truncate { at } => self.truncate = Some(*at),
             Action::Cut { at } => self.cut = Some(*at),
             Action::Reset { at } => self.reset = Some(*at),
             action @ (Action::Descending
             | Action::MinusOne { .. }
             | Action::EmptyCells { .. }
-            | Action::OmitEntity) => self.data.push((rule.object.clone(), action.clone())),
+            | Action::OmitEntity
+            | Action::Short { .. }
+            | Action::OffGrid { .. }
+            | Action::NoZeros
+            | Action::Twice
+            | Action::Extra { .. }
+            | Action::Unexpanded) => self.data.push((rule.object.clone(), action.clone())),
         }
+    }
+
+    /// Whether a property is kept back, and with which fault.
+    pub(crate) fn withholds(&self, moref: &str, path: &str) -> Option<Option<&str>> {
+        let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        self.withheld
+            .iter()
+            .find(|(of_path, of, _)| fits(of_path, path) && fits(of, moref))
+            .map(|(_, _, fault)| fault.as_deref())
     }
 
     /// The data actions that are about an entity.

@@ -19,12 +19,12 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue,
-    SET_COOKIE, USER_AGENT,
+    LOCATION, SET_COOKIE, USER_AGENT,
 };
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -37,6 +37,7 @@ use crate::methods::{self, Caller, Failure, Service};
 use crate::properties;
 use crate::rules::Effects;
 use crate::soap::{self, Fault};
+use crate::spec::TlsMode;
 
 /// Largest request: 10,000 query specs of 40 metrics are 30 MB.
 const MAX_REQUEST: usize = 128 * 1024 * 1024;
@@ -44,6 +45,12 @@ const MAX_REQUEST: usize = 128 * 1024 * 1024;
 const MIN_GZIP: usize = 512;
 /// Time for the bytes before a cut to leave the process.
 const FLUSH: Duration = Duration::from_millis(5);
+
+/// A ServerHello that chooses TLS 1.1: record, handshake, version, random, no session, one of the ciphers of then.
+const TLS11_HELLO: &[u8] = &[
+    0x16, 3, 2, 0, 42, 2, 0, 0, 38, 3, 2, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+    7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 0x2f, 0,
+];
 
 const XML: &str = "text/xml; charset=utf-8";
 const HTML: &str = "text/html";
@@ -103,11 +110,17 @@ fn accept(port: &Port, stream: TcpStream) {
     };
     let service = Arc::clone(&port.service);
     let tls = port.tls.clone();
+    let mode = service.spec.tls;
     let stop = port.stop.clone();
     let mut up = port.up.clone();
     port.tasks.spawn(async move {
         let connection = async {
             match tls {
+                _ if mode == TlsMode::Reset => {
+                    reset.store(true, Ordering::Relaxed);
+                    spoil(stream, b"").await;
+                }
+                _ if mode == TlsMode::Tls11 => spoil(stream, TLS11_HELLO).await,
                 // A failed handshake is the client's business.
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
@@ -124,6 +137,18 @@ fn accept(port: &Port, stream: TcpStream) {
             _ = up.wait_for(|up| !up) => {}
         }
     });
+}
+
+/// Answers the start of a handshake with these bytes and no more.
+async fn spoil(mut stream: Resettable, answer: &[u8]) {
+    let mut hello = [0; 1024];
+    let result = async {
+        stream.read(&mut hello).await?;
+        stream.write_all(answer).await?;
+        stream.flush().await
+    };
+    // The client's business.
+    result.await.unwrap_or_default();
 }
 
 async fn converse<S>(stream: S, service: Arc<Service>, reset: Arc<AtomicBool>, secure: bool)
@@ -232,7 +257,9 @@ async fn soap(
     };
     let reply = match result {
         Ok(answer) => {
-            let mut reply = pack(StatusCode::OK, answer.body, gzip);
+            let body = replaced(answer.body, &effects);
+            let gzip = (gzip || effects.bomb.is_some()) && !effects.endless;
+            let mut reply = pack(StatusCode::OK, body, gzip);
             if let Some(cookie) = answer.cookie {
                 let secure = if secure { "; Secure" } else { "" };
                 let value = format!("vmware_soap_session=\"{cookie}\"; Path=/; HttpOnly{secure}");
@@ -306,12 +333,13 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     header(headers, &ACCEPT_ENCODING).is_some_and(|value| value.contains("gzip"))
 }
 
-fn pack(status: StatusCode, body: String, gzip: bool) -> Response<Reply> {
+fn pack(status: StatusCode, body: impl Into<Vec<u8>>, gzip: bool) -> Response<Reply> {
+    let body = body.into();
     if !gzip || body.len() < MIN_GZIP {
         return text(status, XML, body);
     }
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
-    let packed = io::Write::write_all(&mut encoder, body.as_bytes()).and_then(|()| encoder.finish());
+    let packed = io::Write::write_all(&mut encoder, &body).and_then(|()| encoder.finish());
     match packed {
         Ok(packed) => {
             let mut response = text(status, XML, packed);
@@ -342,6 +370,33 @@ async fn pause(effects: &Effects) {
     }
 }
 
+/// The body with other texts in it, and with as many blanks before its last tag as a bomb has.
+fn replaced(body: String, effects: &Effects) -> Vec<u8> {
+    let mut body = body.into_bytes();
+    for (find, with) in &effects.replace {
+        let find = find.as_bytes();
+        let mut rest = &*body;
+        let mut out = Vec::with_capacity(body.len());
+        while !find.is_empty()
+            && let Some(at) = rest.windows(find.len()).position(|window| window == find)
+        {
+            let (before, after) = rest.split_at(at);
+            out.extend_from_slice(before);
+            out.extend_from_slice(with);
+            rest = after.get(find.len()..).unwrap_or_default();
+        }
+        out.extend_from_slice(rest);
+        body = out;
+    }
+    if let Some(bytes) = effects.bomb {
+        let at = body.iter().rposition(|byte| *byte == b'<').unwrap_or(0);
+        let end = body.split_off(at);
+        body.resize(body.len() + bytes, b' ');
+        body.extend_from_slice(&end);
+    }
+    body
+}
+
 /// Does to a reply what the rules decided.
 fn twist(
     mut response: Response<Reply>,
@@ -353,6 +408,14 @@ fn twist(
         let body = body.clone().unwrap_or_else(|| html(&status.to_string()));
         response = text(status, HTML, body);
     }
+    if let Some(location) = &effects.redirect {
+        response = text(StatusCode::FOUND, HTML, html("302 Found"));
+        if let Ok(location) = HeaderValue::try_from(location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+    }
+    response.body_mut().trickle = effects.trickle.map(Duration::from_millis);
+    response.body_mut().endless = effects.endless;
     if let Some((body, kind)) = &effects.body {
         response = text(StatusCode::OK, kind, body.clone());
     }
@@ -376,11 +439,17 @@ fn twist(
     Ok(response)
 }
 
+/// What an endless body goes on with.
+const BLANKS: &[u8] = &[b' '; 16 * 1024];
+
 /// A reply's body, possibly cut off.
 pub(crate) struct Reply {
     bytes: Bytes,
     announced: usize,
     cut: bool,
+    /// Time between two bytes.
+    trickle: Option<Duration>,
+    endless: bool,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -390,6 +459,8 @@ impl Reply {
             announced: bytes.len(),
             bytes,
             cut: false,
+            trickle: None,
+            endless: false,
             pause: None,
         }
     }
@@ -403,9 +474,22 @@ impl Body for Reply {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if !self.bytes.is_empty()
+            && let Some(time) = self.trickle
+        {
+            let pause = self
+                .pause
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+            return Poll::Ready(Some(Ok(Frame::data(self.bytes.split_to(1)))));
+        }
         if !self.bytes.is_empty() {
             let bytes = std::mem::take(&mut self.bytes);
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if self.endless {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(BLANKS)))));
         }
         if !self.cut {
             return Poll::Ready(None);
@@ -419,10 +503,13 @@ impl Body for Reply {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_empty() && !self.cut
+        self.bytes.is_empty() && !self.cut && !self.endless
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.endless {
+            return SizeHint::default();
+        }
         let length = if self.cut {
             self.announced
         } else {

@@ -27,6 +27,16 @@ pub enum TlsMode {
     TestCa,
     /// A self-signed leaf, as on a freshly installed ESXi host; pin its thumbprint.
     SelfSigned,
+    /// By the test CA, but it ended years ago.
+    Expired,
+    /// By the test CA, but it begins in years.
+    NotYetValid,
+    /// By the test CA, but for another name.
+    OtherName,
+    /// A server of before 2008: it offers TLS 1.1 at most.
+    Tls11,
+    /// The connection is reset in the middle of the handshake.
+    Reset,
     /// No TLS.
     Plain,
 }

@@ -36,12 +36,20 @@ pub enum TlsError {
 /// `None` = no TLS.
 pub(crate) fn build(spec: &Spec) -> Result<Option<Tls>, TlsError> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if spec.tls == TlsMode::OtherName {
+        names = vec!["another.example.com".to_owned()];
+    }
     names.extend(spec.tls_names.iter().cloned());
     let mut leaf = CertificateParams::new(names)?;
     leaf.distinguished_name = subject("vsphere-simulator");
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    match spec.tls {
+        TlsMode::Expired => leaf.not_after = rcgen::date_time_ymd(2019, 1, 1),
+        TlsMode::NotYetValid => leaf.not_before = rcgen::date_time_ymd(2999, 1, 1),
+        _ => {}
+    }
     let key = KeyPair::generate()?;
     let (leaf, trust_pem) = match spec.tls {
         TlsMode::Plain => return Ok(None),
@@ -50,7 +58,7 @@ pub(crate) fn build(spec: &Spec) -> Result<Option<Tls>, TlsError> {
             let pem = leaf.pem();
             (leaf, pem)
         }
-        TlsMode::TestCa => {
+        _ => {
             let mut ca = CertificateParams::new(Vec::<String>::new())?;
             ca.distinguished_name = subject("vsphere-simulator test CA");
             ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -10,6 +10,7 @@
 //! | [`process`] | runs the real programs, waits for them, signals and kills them |
 //! | [`collector`] | a configured `virt-collector` on top of that |
 //! | [`proxy`] | a fault proxy between two programs |
+//! | [`fuzz`] | mutants of a corpus against what must stand them |
 //! | [`drill`] | faults by the hundred against the real daemon, each followed by the oracle |
 //!
 //! The oracle knows the collector by its tables only: this package does not depend on `virt-collector`, so a
@@ -23,6 +24,7 @@ pub mod cluster;
 pub mod collector;
 pub mod database;
 pub mod drill;
+pub mod fuzz;
 pub mod loader;
 pub mod oracle;
 pub mod process;

@@ -3,7 +3,13 @@
 use crate::grid;
 use crate::soap::{QuerySpec, escape, moref};
 
-pub(super) fn begin(out: &mut String, spec: &QuerySpec<'_>, kind: &str, stamps: &[i64], interval: i64) {
+pub(super) fn begin(
+    out: &mut String,
+    spec: &QuerySpec<'_>,
+    kind: &str,
+    stamps: impl Iterator<Item = i64>,
+    interval: i64,
+) {
     let mut digits = itoa::Buffer::new();
     let interval = digits.format(interval);
     if spec.csv {
@@ -14,19 +20,19 @@ pub(super) fn begin(out: &mut String, spec: &QuerySpec<'_>, kind: &str, stamps: 
     moref(out, "entity", kind, &spec.entity.value);
     if spec.csv {
         out.push_str("<sampleInfoCSV>");
-        for (number, stamp) in stamps.iter().enumerate() {
+        for (number, stamp) in stamps.enumerate() {
             if number > 0 {
                 out.push(',');
             }
             out.push_str(interval);
             out.push(',');
-            grid::push_stamp(out, *stamp);
+            grid::push_stamp(out, stamp);
         }
         out.push_str("</sampleInfoCSV>");
     } else {
         for stamp in stamps {
             out.push_str("<sampleInfo><timestamp>");
-            grid::push_stamp(out, *stamp);
+            grid::push_stamp(out, stamp);
             out.push_str("</timestamp><interval>");
             out.push_str(interval);
             out.push_str("</interval></sampleInfo>");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::objects::{Obj, named};
 use super::paths::{self, Outcome};
 use crate::clock::Reading;
+use crate::rules::Effects;
 use crate::session::SessionInfo;
 use crate::soap::{Fault, Filter, PropSet, Ref, Selection, element, moref};
 use crate::world::State;
@@ -34,6 +35,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) reading: Reading,
     /// The caller's session; `None` = every path is missing with NotAuthenticated.
     pub(crate) session: Option<&'a SessionInfo>,
+    /// What the rules keep back.
+    pub(crate) effects: &'a Effects,
 }
 
 /// One page of a result.
@@ -248,6 +251,18 @@ fn write_object(out: &mut String, scope: &Scope<'_>, object: &Obj, paths: &[Stri
             Fault::not_authenticated(kind, &value).localized(&mut missing);
             missing.push_str("</fault></missingSet>");
             continue;
+        }
+        match scope.effects.withholds(&value, path) {
+            Some(Some(fault)) => {
+                missing.push_str("<missingSet>");
+                element(&mut missing, "path", path);
+                missing.push_str("<fault>");
+                Fault::by_type(fault, "", Some((kind, &value))).localized(&mut missing);
+                missing.push_str("</fault></missingSet>");
+                continue;
+            }
+            Some(None) => continue,
+            None => {}
         }
         let before = out.len();
         out.push_str("<propSet><name>");

@@ -670,6 +670,7 @@ mod tests {
             state: &state,
             reading: clock.read(),
             session: None,
+            effects: &crate::rules::Effects::default(),
         };
         let vm = state.find(crate::EntityKind::Vm, "vm-10001").expect("vm");
         let objects = [
