@@ -985,8 +985,11 @@ async fn platforms_that_hang_lie_and_flood_neither_delay_the_healthy_one_nor_fil
     }
     lies.rules()
         .add(Rule::on("QueryPerf", fault("ManagedObjectNotFound")).object(&vms[20]));
-    lies.rules()
-        .add(Rule::on("QueryPerf", Action::Truncate { at: 2_000 }).object(&vms[21]));
+    let broken = Action::Replace {
+        find: "</returnval>".to_owned(),
+        with: "</return>".to_owned(),
+    };
+    lies.rules().add(Rule::on("QueryPerf", broken).object(&vms[21]));
 
     let directory = tempfile::tempdir().unwrap();
     let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
