@@ -24,6 +24,9 @@ use crate::vsphere::Reply;
 use crate::vsphere::Target;
 use crate::vsphere::Vsphere;
 
+/// Entities that fail alone, one after the other and without any answer, before the whole question has failed.
+const FAILED_ALONE: usize = 3;
+
 /// What a lane asks with.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -120,6 +123,11 @@ impl Source {
                         (Disposition::Shrink, _) => {
                             let alone = targets.into_iter().next().map(|target| (target, error));
                             asked.too_much_alone.extend(alone);
+                            // It is not the entities: asking for each of the others would only add to the trouble.
+                            if asked.n_answered == 0 && asked.too_much_alone.len() >= FAILED_ALONE {
+                                asked.failed = asked.too_much_alone.pop().map(|(_, error)| error);
+                                break;
+                            }
                         }
                         (Disposition::Split, 2..) => {
                             let named = error.fault().and_then(|fault| fault.object.as_ref());

@@ -298,6 +298,8 @@ impl Error {
             Self::Transport { method, source, .. } => of_transport(source, scope(method)),
             Self::Fault { method, fault, .. } => of_fault(&fault.kind, scope(method)),
             Self::LoginRefused { wait, .. } | Self::Down { wait, .. } => Disposition::RetryAfter(*wait),
+            // One entity may have what breaks the whole document: the others are not to wait for it.
+            Self::Malformed { method, .. } if scope(method) == Scope::Batch => Disposition::Shrink,
             Self::Malformed { .. } | Self::Password { .. } | Self::NoCookie { .. } | Self::Endless { .. } => {
                 Disposition::Retry
             }

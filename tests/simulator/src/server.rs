@@ -143,7 +143,9 @@ fn accept(port: &Port, stream: TcpStream) {
 async fn spoil(mut stream: Resettable, answer: &[u8]) {
     let mut hello = [0; 1024];
     let result = async {
-        stream.read(&mut hello).await?;
+        if stream.read(&mut hello).await? == 0 {
+            return Ok(());
+        }
         stream.write_all(answer).await?;
         stream.flush().await
     };

@@ -10,7 +10,9 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 /// Mutants of a run without `FUZZ_SECONDS`.
 const MUTANTS: u64 = 2_000;

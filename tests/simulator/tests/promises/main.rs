@@ -916,6 +916,31 @@ async fn hostile_rules_do_what_they_say() {
     assert_eq!(cells(&csv(&client.perf(&query).await.body)[1]), [None; 3]);
     once(Action::OmitEntity);
     assert_eq!(csv(&client.perf(&query).await.body).len(), 1);
+    once(Action::Short { cells: 1 });
+    let short = csv(&client.perf(&query).await.body);
+    assert_eq!(cells(&short[1]), cells(&whole[1])[..2]);
+    assert_eq!(short[1].stamps, whole[1].stamps);
+    once(Action::OffGrid { seconds: 3 });
+    let shifted = csv(&client.perf(&query).await.body);
+    assert_eq!(cells(&shifted[1]), cells(&whole[1]));
+    assert!(shifted[1].stamps[0] > whole[1].stamps[0]);
+    assert_eq!(shifted[0].stamps, whole[0].stamps);
+    once(Action::Twice);
+    assert_eq!(csv(&client.perf(&query).await.body).len(), 3);
+    once(Action::Extra {
+        moref: "vm-7".to_owned(),
+    });
+    let extra = csv(&client.perf(&query).await.body);
+    assert_eq!((extra.len(), extra[2].entity.as_str()), (3, "vm-7"));
+    once(Action::Replace {
+        find: "vm-10001".to_owned(),
+        with: "vm-1".to_owned(),
+    });
+    assert_eq!(csv(&client.perf(&query).await.body)[0].entity, "vm-1");
+    once(Action::Redirect {
+        location: "https://elsewhere.example.com/".to_owned(),
+    });
+    assert_eq!(client.perf(&query).await.status, 302);
     once(Action::Delay { millis: 80 });
     let before = tokio::time::Instant::now();
     assert_eq!(client.perf(&query).await.body, good);
