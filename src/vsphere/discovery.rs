@@ -69,16 +69,44 @@ pub(crate) async fn discover(session: &Pinned) -> Result<Inventory, Error> {
     Ok(collected.inventory)
 }
 
-/// The host of every VM that has one.
+/// The host of every VM, from the hosts' own lists: they are a twentieth of the objects, and of the pages. A VM that
+/// moves meanwhile may stand in two lists or in none: then nobody knows where it is.
 pub(crate) async fn placements(session: &Pinned) -> Result<HashMap<MoRef, MoRef>, Error> {
-    let mut collected = Collected::default();
+    let mut lists = Lists::default();
     let wanted = [Wanted {
-        kind: VM,
-        paths: &["runtime.host"],
+        kind: HOST,
+        paths: &["vm"],
     }];
-    over_view(session, &[VM], &wanted, &mut collected).await?;
-    let vms = collected.inventory.vms.into_iter();
-    Ok(vms.filter_map(|vm| Some((vm.moref, vm.host?))).collect())
+    over_view(session, &[HOST], &wanted, &mut lists).await?;
+    let found = lists.found.into_iter();
+    Ok(found.filter_map(|(vm, host)| Some((vm, host?))).collect())
+}
+
+/// The VMs of each host, as its property `vm` lists them; `None` for a VM of two hosts.
+#[derive(Debug, Default)]
+struct Lists {
+    host: Option<MoRef>,
+    found: HashMap<MoRef, Option<MoRef>>,
+}
+
+impl Visit for Lists {
+    fn object(&mut self, object: Object) {
+        self.host = (object.kind == HOST).then_some(object.moref);
+    }
+
+    fn property(&mut self, path: &str, _value: &Element<'_>, xml: &mut Reader<'_>) -> Result<(), xml::Error> {
+        let Some(host) = self.host.as_ref().filter(|_| path == "vm") else {
+            return xml.skip();
+        };
+        while let Some(vm) = xml.next_child()? {
+            let vm = Object::read(&vm, xml)?;
+            self.found
+                .entry(vm.moref)
+                .and_modify(|other| *other = None)
+                .or_insert_with(|| Some(host.clone()));
+        }
+        Ok(())
+    }
 }
 
 /// The hardware UUID of the only host of an ESXi server.
