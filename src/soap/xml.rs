@@ -16,6 +16,7 @@ mod writer;
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use quick_xml::events::BytesStart;
 use quick_xml::events::Event;
 
@@ -173,9 +174,11 @@ fn local(name: &str) -> &str {
 /// A guarded pull reader, always inside some element.
 ///
 /// The three verbs are [`next_child`](Self::next_child), and for a child that was entered exactly one of
-/// [`text`](Self::text), [`skip`](Self::skip) or a loop over `next_child` until it says `None`.
+/// [`text`](Self::text), [`skip`](Self::skip) or a loop over `next_child` until it says `None`. [`leaf`](Self::leaf)
+/// and [`leaves`](Self::leaves) are short cuts through these for what a long list is made of.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
+    document: &'a str,
     inner: quick_xml::Reader<&'a [u8]>,
     depth: usize,
 }
@@ -187,7 +190,11 @@ impl<'a> Reader<'a> {
         let config = inner.config_mut();
         config.expand_empty_elements = true;
         config.check_end_names = true;
-        Self { inner, depth: 0 }
+        Self {
+            document,
+            inner,
+            depth: 0,
+        }
     }
 
     /// The document's root element.
@@ -234,6 +241,35 @@ impl<'a> Reader<'a> {
                 text.to_mut().push_str(&run);
             }
         }
+    }
+
+    /// Reads the next child whole, where it stands right here and is plain: `<name>text</name>`, byte for byte,
+    /// without attributes, references or comments. `None`: it is something else, nothing was consumed, and the other
+    /// verbs say what. They would say the same of what is read here, only slower.
+    pub(crate) fn leaf(&mut self, name: &str) -> Option<&'a str> {
+        let (text, rest) = leaf(self.rest(1)?, name)?;
+        *self.inner.get_mut() = rest.as_bytes();
+        Some(text)
+    }
+
+    /// As [`leaf`](Self::leaf), for a child that holds exactly these leaves in this order and nothing else.
+    pub(crate) fn leaves<const N: usize>(&mut self, parent: &str, names: [&str; N]) -> Option<[&'a str; N]> {
+        let mut rest = tag(self.rest(2)?, "<", parent)?;
+        let mut texts = [""; N];
+        for (name, place) in names.into_iter().zip(&mut texts) {
+            (*place, rest) = leaf(rest, name)?;
+        }
+        let rest = tag(rest, "</", parent)?;
+        *self.inner.get_mut() = rest.as_bytes();
+        Some(texts)
+    }
+
+    /// What was not read yet, where so many more elements may be opened. `None` behind an empty element: its end is
+    /// an event that has no bytes and may still be to come.
+    fn rest(&self, levels: usize) -> Option<&'a str> {
+        let read = self.document.len().checked_sub(self.inner.get_ref().len())?;
+        let (before, rest) = self.document.split_at_checked(read)?;
+        (!before.ends_with("/>") && self.depth > 0 && self.depth + levels <= DEPTH_LIMIT).then_some(rest)
     }
 
     /// The text of the current element without that of its children, which are passed over: for parts of a
@@ -330,6 +366,19 @@ impl<'a> Reader<'a> {
         }
         Ok(event)
     }
+}
+
+/// A plain leaf at the start of `rest`: its text and what follows it.
+fn leaf<'a>(rest: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
+    let rest = tag(rest, "<", name)?;
+    let (text, rest) = rest.split_at_checked(memchr2(b'<', b'&', rest.as_bytes())?)?;
+    let rest = tag(rest, "</", name)?;
+    (text.len() <= TEXT_LIMIT_BYTES).then_some((text, rest))
+}
+
+/// What follows this tag at the start of `rest`.
+fn tag<'a>(rest: &'a str, open: &str, name: &str) -> Option<&'a str> {
+    rest.strip_prefix(open)?.strip_prefix(name)?.strip_prefix('>')
 }
 
 /// What a reference stands for: a character by number, or one of the five names of XML.

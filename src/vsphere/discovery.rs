@@ -61,22 +61,50 @@ const WANTED: [Wanted; 2] = [
 
 /// Reads the inventory of hosts and VMs.
 pub(crate) async fn discover(session: &Pinned) -> Result<Inventory, Error> {
-    let (collected, withheld) = over_view(session, &[HOST, VM], &WANTED).await?;
+    let (collected, withheld) = over_view::<Collected>(session, &[HOST, VM], &WANTED).await?;
     if withheld > 0 {
         tracing::debug!(withheld, "the server kept properties back");
     }
     Ok(collected.inventory)
 }
 
-/// The host of every VM that has one.
+/// The host of every VM, from the hosts' own lists: they are a twentieth of the objects, and of the pages. A VM that
+/// moves meanwhile may stand in two lists or in none: then nobody knows where it is.
 pub(crate) async fn placements(session: &Pinned) -> Result<HashMap<MoRef, MoRef>, Error> {
     let wanted = [Wanted {
-        kind: VM,
-        paths: &["runtime.host"],
+        kind: HOST,
+        paths: &["vm"],
     }];
-    let (collected, _withheld) = over_view(session, &[VM], &wanted).await?;
-    let vms = collected.inventory.vms.into_iter();
-    Ok(vms.filter_map(|vm| Some((vm.moref, vm.host?))).collect())
+    let (lists, _withheld) = over_view::<Lists>(session, &[HOST], &wanted).await?;
+    let found = lists.found.into_iter();
+    Ok(found.filter_map(|(vm, host)| Some((vm, host?))).collect())
+}
+
+/// The VMs of each host, as its property `vm` lists them; `None` for a VM of two hosts.
+#[derive(Debug, Default)]
+struct Lists {
+    host: Option<MoRef>,
+    found: HashMap<MoRef, Option<MoRef>>,
+}
+
+impl Visit for Lists {
+    fn object(&mut self, object: Object) {
+        self.host = (object.kind == HOST).then_some(object.moref);
+    }
+
+    fn property(&mut self, path: &str, _value: &Element<'_>, xml: &mut Reader<'_>) -> Result<(), xml::Error> {
+        let Some(host) = self.host.as_ref().filter(|_| path == "vm") else {
+            return xml.skip();
+        };
+        while let Some(vm) = xml.next_child()? {
+            let vm = Object::read(&vm, xml)?;
+            self.found
+                .entry(vm.moref)
+                .and_modify(|other| *other = None)
+                .or_insert_with(|| Some(host.clone()));
+        }
+        Ok(())
+    }
 }
 
 /// The hardware UUID of the only host of an ESXi server.
@@ -85,17 +113,17 @@ pub(crate) async fn hardware_uuid(session: &Pinned) -> Result<Option<String>, Er
         kind: HOST,
         paths: &["summary.hardware.uuid"],
     }];
-    let (collected, _withheld) = over_view(session, &[HOST], &wanted).await?;
+    let (collected, _withheld) = over_view::<Collected>(session, &[HOST], &wanted).await?;
     Ok(collected.inventory.hosts.into_iter().find_map(|host| host.uuid))
 }
 
 /// Visits all objects of some types. The view is taken down again whatever happened: views live as long as their
 /// session.
-async fn over_view(
+async fn over_view<V: Visit + Default>(
     session: &Pinned,
     types: &[&'static str],
     wanted: &[Wanted],
-) -> Result<(Collected, usize), Error> {
+) -> Result<(V, usize), Error> {
     let view = methods::create_container_view(session, &session.content().root_folder, types).await?;
     let result = properties::retrieve(session, properties::From::View(&view), wanted).await;
     if let Err(error) = methods::destroy_view(session, &view).await {

@@ -159,3 +159,95 @@ fn the_writer_escapes_and_refuses_what_xml_cannot_carry() {
         "<password> would hold the control character U+0001, which XML cannot carry; remove it"
     );
 }
+
+/// Every part of a document as text, through the short cuts where `short`.
+fn parts(document: &str, short: bool) -> Result<Vec<String>, Error> {
+    let mut xml = Reader::new(document);
+    let mut seen = vec![xml.root()?.name().to_owned()];
+    loop {
+        if short {
+            while let Some(text) = xml.leaf("v") {
+                seen.push(format!("v={text}"));
+            }
+            if let Some([a, b]) = xml.leaves("p", ["a", "b"]) {
+                seen.push(format!("p a={a} b={b}"));
+                continue;
+            }
+        }
+        let Some(child) = xml.next_child()? else { break };
+        match child.name() {
+            "v" => seen.push(format!("v={}", xml.text()?)),
+            "p" => {
+                let mut text = "p".to_owned();
+                while let Some(field) = xml.next_child()? {
+                    let name = field.name().to_owned();
+                    text = format!("{text} {name}={}", xml.text()?);
+                }
+                seen.push(text);
+            }
+            other => {
+                seen.push(other.to_owned());
+                xml.skip()?;
+            }
+        }
+    }
+    assert_eq!(xml.depth(), 0);
+    xml.finish()?;
+    Ok(seen)
+}
+
+#[test]
+fn a_short_cut_reads_what_the_long_way_reads() {
+    let documents = [
+        "<r><v>1,2</v><v></v><p><a>1</a><b>x</b></p><v>3</v></r>",
+        "<r><v/><v>1</v><p/><v>2</v></r>",
+        "<r/>",
+        "<r><v x='1'>1</v><v >2</v ><v>a&amp;b</v><v>a<!-- c -->b</v><v><![CDATA[c]]></v></r>",
+        "<r><p><a>1</a><b>2</b><c>3</c></p><p><b>2</b><a>1</a></p><p><a/><b>2</b></p><p> <a>1</a><b>2</b></p></r>",
+        "<r>\n<v>1</v>\n<n:v xmlns:n='u'>2</n:v><vv>3</vv><v>\u{e4}\u{20ac}</v></r>",
+        "<r><v>1</w></r>",
+        "<r><v>1<w>2</w></v></r>",
+        "<r><v>&unknown;</v></r>",
+        "<r><p><a>1</a><b>2</b></q></r>",
+        "<r><v>1</v></r><v>2</v>",
+        "<r x='/'><v>1</v></r>",
+    ];
+    for document in documents {
+        for (end, _) in document.char_indices().chain([(document.len(), ' ')]) {
+            let cut = document.get(..end).unwrap();
+            match (parts(cut, true), parts(cut, false)) {
+                (Ok(short), Ok(long)) => assert_eq!(short, long, "{cut}"),
+                (short, long) => assert!(short.is_err() && long.is_err(), "{cut}: {short:?}, {long:?}"),
+            }
+        }
+    }
+    let plain = "<r><v>1</v><p><a>2</a><b></b></p><v>3</v></r>";
+    let mut xml = Reader::new(plain);
+    assert_eq!(xml.leaf("r"), None, "the root is entered with its guards");
+    xml.root().unwrap();
+    assert_eq!(xml.leaf("p"), None);
+    assert_eq!(xml.leaf("v"), Some("1"));
+    assert_eq!(xml.leaves("p", ["a"]), None);
+    assert_eq!(xml.leaves("p", ["a", "b"]), Some(["2", ""]));
+    assert_eq!(xml.leaf("v"), Some("3"));
+    assert!(xml.next_child().unwrap().is_none());
+    xml.finish().unwrap();
+}
+
+#[test]
+fn a_short_cut_is_bounded_like_the_long_way() {
+    let long = "1".repeat(TEXT_LIMIT_BYTES + 1);
+    let document = format!("<r><v>{long}</v></r>");
+    assert!(matches!(parts(&document, true), Err(Error::TextTooLong)));
+    let deep = |levels: usize| {
+        let document = format!("{}<v>1</v>{}", "<d>".repeat(levels), "</d>".repeat(levels));
+        let mut xml = Reader::new(&document);
+        xml.root().unwrap();
+        for _ in 1..levels {
+            xml.next_child().unwrap().unwrap();
+        }
+        (xml.leaf("v").is_some(), xml.next_child().is_err())
+    };
+    assert_eq!(deep(DEPTH_LIMIT - 1), (true, false));
+    assert_eq!(deep(DEPTH_LIMIT), (false, true), "refused by the reader itself");
+}

@@ -11,12 +11,12 @@ use crate::model::sample::{Cell, RowHead};
 use crate::store::types::to_postgres_micros;
 
 /// Signature, flags, length of the header's extension.
-pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// In place of a row's number of fields: no more rows.
-pub(super) const TRAILER: &[u8] = &[0xff, 0xff];
+pub const TRAILER: &[u8] = &[0xff, 0xff];
 
 /// The hypertable of a kind.
-pub(super) const fn table(kind: EntityKind) -> &'static str {
+pub const fn table(kind: EntityKind) -> &'static str {
     match kind {
         EntityKind::Host => "virt_host_metrics",
         EntityKind::Vm => "virt_vm_metrics",
@@ -54,17 +54,19 @@ fn split(kind: EntityKind) -> (&'static [Column], &'static [Column]) {
 
 /// Appends rows of one kind.
 #[derive(Debug)]
-pub(super) struct Encoder {
+pub struct Encoder {
     kind: EntityKind,
     wide: &'static [Column],
     narrow: &'static [Column],
     n_fields: i16,
     /// Values that no column of their type can hold, stored as NULL.
-    pub(super) out_of_range: u64,
+    pub out_of_range: u64,
 }
 
 impl Encoder {
-    pub(super) fn new(kind: EntityKind) -> Self {
+    /// An encoder of this kind's rows.
+    #[must_use]
+    pub fn new(kind: EntityKind) -> Self {
         let (wide, narrow) = split(kind);
         let n_fields = i16::try_from(columns(kind).len()).unwrap_or(i16::MAX);
         Self {
@@ -77,7 +79,7 @@ impl Encoder {
     }
 
     /// Appends one row.
-    pub(super) fn row(&mut self, out: &mut BytesMut, entity: EntityId, head: &RowHead, cells: &[Cell]) {
+    pub fn row(&mut self, out: &mut BytesMut, entity: EntityId, head: &RowHead, cells: &[Cell]) {
         // No field is longer than its length and eight bytes.
         out.reserve(2 + 12 * usize::from(self.n_fields.unsigned_abs()));
         out.put_i16(self.n_fields);

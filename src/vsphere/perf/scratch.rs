@@ -1,5 +1,6 @@
 //! The series of one entity while its part of the answer is read, and their meeting with the columns.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::model::columns::Column;
@@ -37,13 +38,73 @@ struct Sample {
 
 #[derive(Debug, Clone)]
 struct Series {
-    feed: usize,
-    /// In [`Scratch::instances`]; empty for the aggregate.
-    instance: Range<usize>,
     /// In [`Scratch::values`], by the index of the sample; may be shorter.
     values: Range<usize>,
     /// A value was met in an earlier row.
     seen: bool,
+}
+
+/// Where a series belongs: its counter among those asked for, its instance among those met.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    feed: usize,
+    instance: usize,
+}
+
+/// The place of the aggregate among the instances.
+const AGGREGATE: usize = 0;
+
+/// The names of an entity's instances, each with a place of its own. Counters come with the same instances in the
+/// same order nearly always, so that the name after the last one is tried first.
+#[derive(Debug, Default)]
+struct Instances {
+    text: String,
+    /// In the text; the place is one more.
+    names: Vec<Range<usize>>,
+    /// Indices of names, by name.
+    sorted: Vec<usize>,
+    /// The name that is likely to come next.
+    next: usize,
+}
+
+impl Instances {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.names.clear();
+        self.sorted.clear();
+        self.next = 0;
+    }
+
+    fn name(&self, index: usize) -> &str {
+        let range = self.names.get(index).cloned().unwrap_or_default();
+        self.text.get(range).unwrap_or_default()
+    }
+
+    fn place(&mut self, name: &str) -> usize {
+        if name.is_empty() {
+            self.next = 0;
+            return AGGREGATE;
+        }
+        let index = if self.next < self.names.len() && self.name(self.next) == name {
+            self.next
+        } else {
+            match self.sorted.binary_search_by(|index| self.name(*index).cmp(name)) {
+                Ok(found) => self.sorted.get(found).copied().unwrap_or_default(),
+                Err(before) => {
+                    let start = self.text.len();
+                    self.text.push_str(name);
+                    self.names.push(start..self.text.len());
+                    self.sorted.insert(before, self.names.len() - 1);
+                    self.names.len() - 1
+                }
+            }
+        };
+        self.next = index + 1;
+        if self.next == self.names.len() {
+            self.next = 0;
+        }
+        index + 1
+    }
 }
 
 /// How a column is made of the series that came, as places in [`Scratch::series`].
@@ -69,7 +130,9 @@ struct Term {
 pub(super) struct Scratch {
     samples: Vec<Sample>,
     series: Vec<Series>,
-    instances: String,
+    instances: Instances,
+    /// The series of each feed, by the place of its instance.
+    places: Vec<Vec<Option<usize>>>,
     values: Vec<i64>,
     plans: Vec<Plan>,
     terms: Vec<Term>,
@@ -85,6 +148,9 @@ impl Scratch {
         self.samples.clear();
         self.series.clear();
         self.instances.clear();
+        for places in &mut self.places {
+            places.clear();
+        }
         self.values.clear();
     }
 
@@ -140,46 +206,54 @@ impl Scratch {
         counters: &KindCounters,
         counts: &mut DecodeCounts,
     ) -> Result<(), xml::Error> {
-        let instance_start = self.instances.len();
         let value_start = self.values.len();
         let most = if self.samples.is_empty() {
             SAMPLES_LIMIT
         } else {
             self.samples.len()
         };
-        let mut feed = None;
+        let end = value_start + most;
+        let mut place = None;
+        // What servers send, in so many words.
+        if let Some([counter, instance]) = xml.leaves("id", ["counterId", "instance"]) {
+            place = self.place(counter, instance, counters, counts);
+            if place.is_none() {
+                return xml.skip();
+            }
+            while let Some(cells) = xml.leaf("value") {
+                self.read_cells(cells, end, counts);
+            }
+        }
+        // Whatever else means the same.
         while let Some(part) = xml.next_child()? {
             match part.name() {
                 "id" => {
-                    let mut counter = None;
+                    let (mut counter, mut instance) = (Cow::default(), Cow::default());
                     while let Some(field) = xml.next_child()? {
                         match field.name() {
-                            "counterId" => counter = xml.text()?.trim().parse().ok(),
-                            "instance" => self.instances.push_str(&xml.text()?),
+                            "counterId" => counter = xml.text()?,
+                            "instance" => instance = xml.text()?,
                             _ => xml.skip()?,
                         }
                     }
-                    feed = self.known(counter, instance_start, counters, counts);
-                    if feed.is_none() {
-                        self.forget(instance_start, value_start);
+                    place = self.place(&counter, &instance, counters, counts);
+                    if place.is_none() {
+                        self.values.truncate(value_start);
                         return xml.skip();
                     }
                 }
-                "value" => self.read_cells(&xml.text()?, value_start + most, counts),
+                "value" => self.read_cells(&xml.text()?, end, counts),
                 _ => xml.skip()?,
             }
         }
-        let Some(feed) = feed else {
+        let Some(place) = place else {
             counts.unknown_counters += 1;
-            self.forget(instance_start, value_start);
+            self.values.truncate(value_start);
             return Ok(());
         };
-        let instance = instance_start..self.instances.len();
-        let values = value_start..self.values.len();
+        self.occupy(place);
         self.series.push(Series {
-            feed,
-            instance,
-            values,
+            values: value_start..self.values.len(),
             seen: false,
         });
         if self.series.len() > SERIES_LIMIT {
@@ -192,64 +266,89 @@ impl Scratch {
         Ok(())
     }
 
-    fn forget(&mut self, instance_start: usize, value_start: usize) {
-        self.instances.truncate(instance_start);
-        self.values.truncate(value_start);
-    }
-
     /// The place of a series that was asked for and did not come before.
-    fn known(
-        &self,
-        counter: Option<i32>,
-        instance_start: usize,
+    fn place(
+        &mut self,
+        counter: &str,
+        instance: &str,
         counters: &KindCounters,
         counts: &mut DecodeCounts,
-    ) -> Option<usize> {
-        let Some((place, feed)) = counter.and_then(|counter| counters.feed(counter)) else {
+    ) -> Option<Place> {
+        let counter = counter.trim().parse().ok();
+        let Some((feed, asked)) = counter.and_then(|counter| counters.feed(counter)) else {
             counts.unknown_counters += 1;
             return None;
         };
-        let instance = self.instances.get(instance_start..).unwrap_or_default();
         // `*` brings the aggregate along where there is one; a sum over instances must not hold it.
-        if instance.is_empty() && !feed.aggregate {
+        if instance.is_empty() && !asked.aggregate {
             return None;
         }
         // A server that did not expand `*` says nothing about what its number means.
-        if instance == "*" || !instance.is_empty() && !feed.instances {
+        if instance == "*" || !instance.is_empty() && !asked.instances {
             counts.unknown_instances += 1;
             return None;
         }
-        let twice = self
-            .series
-            .iter()
-            .any(|series| series.feed == place && self.instance(series) == instance);
-        if twice {
+        let place = Place {
+            feed,
+            instance: self.instances.place(instance),
+        };
+        if self.series_at(place).is_some() {
             counts.duplicate_series += 1;
             return None;
         }
         Some(place)
     }
 
-    fn instance(&self, series: &Series) -> &str {
-        self.instances.get(series.instance.clone()).unwrap_or_default()
+    fn series_at(&self, place: Place) -> Option<usize> {
+        *self.places.get(place.feed)?.get(place.instance)?
+    }
+
+    /// Notes that the next series stands in this place.
+    fn occupy(&mut self, place: Place) {
+        let Place { feed, instance } = place;
+        if self.places.len() <= feed {
+            self.places.resize_with(feed + 1, Vec::new);
+        }
+        let Some(places) = self.places.get_mut(feed) else {
+            return;
+        };
+        if places.len() <= instance {
+            places.resize(instance + 1, None);
+        }
+        if let Some(place) = places.get_mut(instance) {
+            *place = Some(self.series.len());
+        }
     }
 
     /// Cells of one `<value>`; those beyond the stamps have no meaning.
     fn read_cells(&mut self, text: &str, end: usize, counts: &mut DecodeCounts) {
-        for cell in text.split(',') {
-            if self.values.len() >= end {
-                return;
-            }
-            let cell = cell.trim_ascii();
-            let value = if cell.is_empty() {
-                NONE
+        let mut rest = text;
+        while self.values.len() < end {
+            let (number, behind) = digits(rest);
+            // Nothing but digits up to the comma: almost every cell there is.
+            if let Some(number) = number
+                && (behind.is_empty() || behind.starts_with(','))
+            {
+                self.values.push(number);
+                rest = behind;
             } else {
-                cell.parse().unwrap_or_else(|_| {
-                    counts.bad_values += 1;
+                let (cell, behind) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+                let cell = cell.trim_ascii();
+                let value = if cell.is_empty() {
                     NONE
-                })
-            };
-            self.values.push(value);
+                } else {
+                    cell.parse().unwrap_or_else(|_| {
+                        counts.bad_values += 1;
+                        NONE
+                    })
+                };
+                self.values.push(value);
+                rest = behind;
+            }
+            match rest.strip_prefix(',') {
+                Some(next) => rest = next,
+                None => return,
+            }
         }
     }
 
@@ -321,9 +420,10 @@ impl Scratch {
             let plan = match *recipe {
                 Recipe::Absent => Plan::Null,
                 Recipe::Aggregate(feed) => self
-                    .series
-                    .iter()
-                    .position(|series| series.feed == feed && series.instance.is_empty())
+                    .series_at(Place {
+                        feed,
+                        instance: AGGREGATE,
+                    })
                     .map_or(Plan::Null, Plan::One),
                 Recipe::Sum(feed) => Plan::Sum(self.gather(feed, None)),
                 Recipe::Mean(feed, weight) => Plan::Mean(self.gather(feed, weight)),
@@ -335,18 +435,16 @@ impl Scratch {
     /// The instances of a counter, each joined by name with its weight.
     fn gather(&mut self, feed: usize, weight: Option<usize>) -> Range<usize> {
         let start = self.terms.len();
-        for (value, series) in self.series.iter().enumerate() {
-            if series.feed != feed || series.instance.is_empty() {
-                continue;
-            }
-            let name = self.instance(series);
-            let weight = weight.and_then(|weight| {
-                self.series
-                    .iter()
-                    .position(|other| other.feed == weight && self.instance(other) == name)
-            });
-            self.terms.push(Term { value, weight });
-        }
+        let of = |feed: usize| self.places.get(feed).map_or(&[][..], Vec::as_slice);
+        let weights = weight.map_or(&[][..], of);
+        let values = of(feed).iter().enumerate().skip(AGGREGATE + 1);
+        self.terms.extend(values.filter_map(|(instance, value)| {
+            let weight = weights.get(instance).copied().flatten();
+            Some(Term {
+                value: (*value)?,
+                weight,
+            })
+        }));
         start..self.terms.len()
     }
 
@@ -434,6 +532,18 @@ impl Scratch {
             }
         }
     }
+}
+
+/// The number that a text starts with, if it starts with one of at most 18 digits, and what follows it.
+fn digits(text: &str) -> (Option<i64>, &str) {
+    let mut number = 0;
+    let mut length = 0;
+    for digit in text.bytes().take_while(u8::is_ascii_digit).take(18) {
+        number = number * 10 + i64::from(digit - b'0');
+        length += 1;
+    }
+    let (_, behind) = text.split_at(length);
+    ((length > 0).then_some(number), behind)
 }
 
 fn sample(interval: &str, stamp: &str) -> Sample {
