@@ -19,7 +19,7 @@ use crate::soap::xml::Writer;
 const PAGE_OBJECTS: &str = "500";
 
 /// A page of 500 objects with a dozen leaf properties is 1 MiB; the whole list of counters as well.
-const PAGE_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const PAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// 10,000 VMs in pages of 100 are 100 pages. A server that never stops is stopped.
 const PAGES_LIMIT: usize = 10_000;
@@ -49,6 +49,12 @@ pub(crate) trait Visit: Send {
 
     /// A property of the object that began last. `xml` stands inside `<val>` and must leave it.
     fn property(&mut self, path: &str, value: &Element<'_>, xml: &mut Reader<'_>) -> Result<(), xml::Error>;
+
+    /// A property of the object that began last has no value any more. Only change tracking says so.
+    fn unset(&mut self, _path: &str) {}
+
+    /// An object is no longer there. Only change tracking says so.
+    fn left(&mut self, _object: Object) {}
 }
 
 /// Reads properties of all objects, all pages. Returns how many properties the server kept back.
@@ -60,7 +66,7 @@ pub(crate) async fn retrieve(
 ) -> Result<usize, Error> {
     let collector = &session.content().property_collector;
     let request = Request::new("RetrievePropertiesEx", collector, 2048, |xml| {
-        write_spec(xml, from, wanted);
+        write_spec(xml, "specSet", from, wanted);
         xml.open("options").text("maxObjects", PAGE_OBJECTS).close();
     })?;
     let mut page = read_page(&session.call(&request, PAGE_BYTES).await?, visit)?;
@@ -96,8 +102,9 @@ async fn cancel(session: &Pinned, token: &str) -> Result<(), Error> {
     session.call(&request, PAGE_BYTES).await?.read(|_xml| Ok(()))
 }
 
-fn write_spec(xml: &mut Writer, from: From<'_>, wanted: &[Wanted]) {
-    xml.open("specSet");
+/// Writes a `PropertyFilterSpec` under the name that the method has for it.
+pub(super) fn write_spec(xml: &mut Writer, element: &'static str, from: From<'_>, wanted: &[Wanted]) {
+    xml.open(element);
     for Wanted { kind, paths } in wanted {
         xml.open("propSet").text("type", kind);
         for path in *paths {
@@ -176,18 +183,24 @@ fn read_object(
             }
             "missingSet" => {
                 *withheld += 1;
-                while let Some(field) = xml.next_child()? {
-                    if field.name() != "fault" {
-                        xml.skip()?;
-                        continue;
-                    }
-                    let fault = Fault::read_localized(xml)?;
-                    if fault.kind == FaultKind::NotAuthenticated {
-                        gone.get_or_insert(fault);
-                    }
-                }
+                read_missing(xml, gone)?;
             }
             _ => xml.skip()?,
+        }
+    }
+    Ok(())
+}
+
+/// Reads a `missingSet`, and keeps its fault if it says that the session is gone.
+pub(super) fn read_missing(xml: &mut Reader<'_>, gone: &mut Option<Fault>) -> Result<(), xml::Error> {
+    while let Some(field) = xml.next_child()? {
+        if field.name() != "fault" {
+            xml.skip()?;
+            continue;
+        }
+        let fault = Fault::read_localized(xml)?;
+        if fault.kind == FaultKind::NotAuthenticated {
+            gone.get_or_insert(fault);
         }
     }
     Ok(())

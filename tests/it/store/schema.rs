@@ -176,6 +176,11 @@ fn released_migrations_never_change() {
             "collectors",
             "2373878355c7a7f4fea9bec95c938b83c41a20c170452bb600fb51969874a19b",
         ),
+        (
+            4,
+            "inventory",
+            "e62244da1b83af23fd3b47287a8e35b96d54d62ea541052dd9ef3baddefa1fca",
+        ),
     ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
         .iter()
@@ -395,6 +400,15 @@ async fn the_writer_can_do_what_the_service_does_and_no_more_and_the_reader_only
         "virt_schema_migration",
         "virt_collection_gap_summary",
         "virt_chain_break()",
+        "virt_datacenter",
+        "virt_cluster",
+        "virt_resource_pool",
+        "virt_datastore",
+        "virt_vm_disk",
+        "virt_vm_nic",
+        "virt_vm_snapshot",
+        "virt_vm_placement",
+        "virt_datastore_metrics",
     ] {
         reader
             .batch_execute(&format!("SELECT * FROM {table}"))
