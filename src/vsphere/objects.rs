@@ -127,7 +127,7 @@ pub(super) const TRACKED: [Wanted; 9] = [
 ];
 
 /// Properties that may change without a word, or so often that being told of each change would be a burden. The
-/// states of hosts are in both lists: what depends on them is worth a second look.
+/// states of hosts and the sizes of VMs are in both lists: what depends on them is worth a second look.
 pub(super) const SILENT: [Wanted; 5] = [
     Wanted {
         kind: "ClusterComputeResource",
@@ -168,6 +168,8 @@ pub(super) const SILENT: [Wanted; 5] = [
         kind: "VirtualMachine",
         paths: &[
             "overallStatus",
+            "summary.config.memorySizeMB",
+            "summary.config.numCpu",
             "summary.storage.committed",
             "summary.storage.uncommitted",
         ],

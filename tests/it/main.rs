@@ -14,6 +14,7 @@ mod cli;
 mod collection;
 mod config;
 mod flush;
+mod inventory;
 mod lease;
 mod life_of_a_sample;
 mod oracle;

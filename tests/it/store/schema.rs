@@ -325,14 +325,16 @@ async fn hypertables_are_cut_by_day_with_their_two_indexes_and_nothing_else() {
         .sql
         .query(
             "SELECT i.tablename::text, i.indexname::text, i.indexdef FROM pg_indexes i \
-             WHERE i.tablename IN ('virt_host_metrics', 'virt_vm_metrics') ORDER BY 1, 2",
+             WHERE i.tablename IN ('virt_datastore_metrics', 'virt_host_metrics', 'virt_vm_metrics') ORDER BY 1, 2",
             &[],
         )
         .await
         .unwrap();
     let indexes: Vec<String> = rows.iter().map(|row| row.get(2)).collect();
-    assert_eq!(indexes.len(), 4, "{indexes:?}");
+    assert_eq!(indexes.len(), 6, "{indexes:?}");
     for (index, part) in indexes.iter().zip([
+        "UNIQUE INDEX virt_datastore_metrics_key ON public.virt_datastore_metrics USING btree (datastore_id, collected_at)",
+        "USING brin (collected_at) WITH (pages_per_range='32', autosummarize='on')",
         "UNIQUE INDEX virt_host_metrics_key ON public.virt_host_metrics USING btree (host_id, collected_at)",
         "USING brin (collected_at) WITH (pages_per_range='32', autosummarize='on')",
         "UNIQUE INDEX virt_vm_metrics_key ON public.virt_vm_metrics USING btree (vm_id, collected_at)",
@@ -342,7 +344,7 @@ async fn hypertables_are_cut_by_day_with_their_two_indexes_and_nothing_else() {
     }
     let daily = "SELECT count(*) FROM timescaledb_information.dimensions \
                  WHERE hypertable_name LIKE 'virt%' AND time_interval = INTERVAL '1 day'";
-    assert_eq!(fixture.number(daily).await, 2);
+    assert_eq!(fixture.number(daily).await, 3);
     let references = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' \
                       AND (conrelid::regclass::text LIKE '%metrics' OR confrelid::regclass::text LIKE '%metrics')";
     assert_eq!(fixture.number(references).await, 0);
