@@ -271,9 +271,8 @@ impl Context<'_> {
                 moref(out, "returnval", "PropertyCollector", &made);
             }
             Call::DestroyPropertyCollector => {
-                if !sessions.remove_collector(session, &this.value) {
-                    return Err(unknown());
-                }
+                let known = sessions.remove_collector(session, &this.value);
+                known.then_some(()).ok_or_else(unknown)?;
             }
             Call::CreateFilter { filter } => {
                 // Whatever is wrong with it is said now, not at the first wait.

@@ -626,7 +626,7 @@ fn cluster_value(state: &State, object: &Obj, number: usize, path: &str) -> Valu
             let threads: u16 = members().map(|h| h.threads).sum();
             Value::Short(i16::try_from(threads).unwrap_or(i16::MAX))
         }
-        "configuration.drsConfig.enabled" => Value::Bool(number % 2 == 0),
+        "configuration.drsConfig.enabled" => Value::Bool(number.is_multiple_of(2)),
         "configuration.dasConfig.enabled" => Value::Bool(true),
         "summary.numHosts" => count(members().count()),
         "summary.numEffectiveHosts" => count(effective().count()),

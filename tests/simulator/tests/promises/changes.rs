@@ -144,7 +144,6 @@ async fn a_wait_ends_with_a_change_a_cancellation_or_its_session() {
     );
     let version = one(&told.body, "version", "version");
 
-    let collector = tracking.collector.clone();
     // A cancellation is for a call that waits: one that comes before it does nothing.
     let collector = tracking.collector.clone();
     let cancelled = async {
