@@ -7,7 +7,7 @@ cluster := tests/support/cluster
 # Runs a command against a private cluster, which stops with it, also after Ctrl-C.
 with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
 
-.PHONY: help setup demo test drill fuzz lint bench bench-scale clean
+.PHONY: help setup demo test interop drill fuzz lint bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,10 @@ demo: setup ## simulator, database and collector with live rows, until Ctrl-C or
 test: setup ## all tests, against a private TimescaleDB
 	VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked
 
+interop: setup ## the inventory of vcsim as it is stored, held against what pyvmomi reads; needs python3
+	cargo build --locked --bin virt-collector
+	VIRT_TEST_VCSIM=$(vcsim) $(cluster) run interop tests/interop/run
+
 drill: setup ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
 	cargo build --locked --workspace --bins
 	@$(cluster) run drill cargo run --quiet --locked -p virt-collector-support --bin drill -- $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
@@ -35,7 +39,7 @@ lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 	tests/support/deny
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny tests/interop/run; \
 	else echo "lint: the shell scripts are not checked: there is no shellcheck"; fi
 
 bench: setup ## criterion benches, then the end-to-end runs below benches/

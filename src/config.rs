@@ -77,7 +77,7 @@ pub enum DatabaseTls {
 pub struct Collection {
     /// Time between two live polls of a platform.
     pub interval: Duration,
-    /// Time between two discoveries of hosts and VMs.
+    /// Time between two readings of what changes in the inventory without being told.
     pub discovery_interval: Duration,
     /// Entities in one request at the start; it adapts below this.
     pub entities_per_request: usize,

@@ -1,22 +1,33 @@
-//! Keeps a platform's hosts and VMs in the database and tells collection who there is.
+//! Keeps a platform's objects in the database and tells collection who there is.
 //!
-//! Owns: the discovery loop of one platform: greet the server, hold its identity against the pinned one, read all
-//! hosts and VMs, store them, publish them by `watch`. Never does: deciding who is polled; removing anything because
-//! of an empty answer.
+//! Owns: the loop of one platform: greet the server, hold its identity against the pinned one, read everything once,
+//! then store what changes as the server tells it; read again at intervals what changes without a word; publish hosts
+//! and VMs by `watch`. `resolve` turns what the server tells into records. Never does: deciding who is polled.
 //!
 //! Tasks: one loop per platform.
+//!
+//! Invariants:
+//! - An object is gone when the server says that it has left, or when two complete readings a minute apart lack it:
+//!   a vCenter that is starting shows a part of what it has. While there is no host at all nothing is gone.
+//! - After any failure, of server or database, everything is read again: what was told meanwhile is lost.
 
+pub mod resolve;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Ticker;
 use crate::error::Chain;
 use crate::error::Disposition;
+use crate::model::ids::MoRef;
+use crate::model::inventory::KnownHost;
 use crate::model::inventory::KnownInventory;
+use crate::model::inventory::KnownVm;
 use crate::retry::Backoff;
 use crate::store;
 use crate::store::Database;
@@ -26,22 +37,37 @@ use crate::supervise::trigger::Triggered;
 use crate::telemetry::metrics::PlatformMetrics;
 use crate::vsphere;
 use crate::vsphere::About;
+use crate::vsphere::Tracker;
 use crate::vsphere::Vsphere;
+use crate::vsphere::mirror::Changes;
+use crate::vsphere::objects::Body;
 
 /// The longest wait after a failure, so that a vCenter that returns is found soon; a refused login waits as long as
 /// the session pool says.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The discovery loop of one platform.
+/// One wait for changes. Each change ends it at once; the rest is for servers that drop quiet connections.
+const ONE_WAIT: Duration = Duration::from_secs(20);
+
+/// Changes come in bursts: a clone is a dozen. So long they are gathered.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// An object that a complete reading lacks is looked for once more after this time.
+const CONFIRM: Duration = Duration::from_secs(60);
+
+/// Everything is read anew so often, whatever was told: the server might have forgotten to tell.
+const RECONCILE: Duration = Duration::from_secs(6 * 3600);
+
+/// The inventory loop of one platform.
 #[derive(Debug)]
 pub struct Discovery {
     /// The fence of everything it writes.
     pub lease: Lease,
-    /// Time between two readings.
+    /// Time between two readings of what changes without a word.
     pub interval: Duration,
     /// Whom to ask.
     pub vsphere: Vsphere,
-    /// Where hosts and VMs are kept.
+    /// Where objects are kept.
     pub database: Database,
     /// Who there is; `None` until the first reading.
     pub inventory: watch::Sender<Option<Arc<KnownInventory>>>,
@@ -74,7 +100,7 @@ pub enum Health {
     Failed(Arc<Error>),
 }
 
-/// Why hosts and VMs could not be read or stored.
+/// Why objects could not be read or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The platform.
@@ -97,56 +123,80 @@ pub enum Error {
     },
 }
 
+/// Who asked for a reading out of turn.
+type Asked = Option<oneshot::Sender<DiscoveryReport>>;
+
+/// What the loop knows, over all sessions of its term.
+#[derive(Debug, Default)]
+struct State {
+    hosts: HashMap<MoRef, KnownHost>,
+    vms: HashMap<MoRef, KnownVm>,
+    /// Stored objects that the last complete reading lacked, and since when.
+    absent: HashMap<MoRef, Instant>,
+    /// Counters that the server cannot give, as told.
+    unusable: Vec<String>,
+    asked: Asked,
+}
+
+impl State {
+    fn learn(&mut self, known: KnownInventory) {
+        let hosts = known.hosts.into_iter();
+        self.hosts
+            .extend(hosts.map(|known| (known.host.moref.clone(), known)));
+        let vms = known.vms.into_iter();
+        self.vms.extend(vms.map(|known| (known.vm.moref.clone(), known)));
+    }
+
+    fn forget(&mut self, gone: &MoRef) {
+        self.hosts.remove(gone);
+        self.vms.remove(gone);
+    }
+
+    fn known(&self) -> KnownInventory {
+        let mut hosts: Vec<KnownHost> = self.hosts.values().cloned().collect();
+        hosts.sort_unstable_by_key(|known| known.id);
+        let mut vms: Vec<KnownVm> = self.vms.values().cloned().collect();
+        vms.sort_unstable_by_key(|known| known.id);
+        KnownInventory { hosts, vms }
+    }
+
+    fn answer(&mut self, error: Option<&Error>) {
+        if let Some(asked) = self.asked.take() {
+            let error = error.map(|error| Chain(error).to_string());
+            // Who asked may have gone.
+            asked.send(DiscoveryReport { error }).ok();
+        }
+    }
+}
+
 impl Discovery {
-    /// Reads until `stopping`.
+    /// Follows the platform until `stopping`.
     pub async fn run(self, stopping: CancellationToken) {
-        // The phase does not matter: readings are rare.
-        let mut ticker = Ticker::new(self.interval, Duration::ZERO);
         let seed = u64::try_from(self.lease.platform.0).unwrap_or(1);
         let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_WAIT, seed);
-        let mut unusable = Vec::new();
+        let mut state = State::default();
         loop {
-            let mut reply = tokio::select! {
+            let result = tokio::select! {
+                // Whatever is on the server ends with the session, which is logged out.
                 () = stopping.cancelled() => return,
-                reply = self.triggered.asked() => Some(reply),
-                _ = ticker.tick() => None,
+                result = self.follow(&mut state, &mut backoff) => result,
             };
-            loop {
-                let started = Instant::now();
-                let result = tokio::select! {
-                    () = stopping.cancelled() => return,
-                    result = self.read(&mut unusable) => result,
-                };
-                self.metrics.discovery.polled(result.is_ok(), started.elapsed());
-                let report = DiscoveryReport {
-                    error: result.as_ref().err().map(|error| Chain(error).to_string()),
-                };
-                // Only the first attempt is waited for.
-                if let Some(reply) = reply.take() {
-                    reply.send(report).ok();
+            let Err(error) = result else { continue };
+            state.answer(Some(&error));
+            if let Error::Store(error) = &error {
+                if error.class() == store::Class::Fenced {
+                    self.lost.cancel();
+                    stopping.cancelled().await;
+                    return;
                 }
-                let error = match result {
-                    Ok(about) => {
-                        self.health.send_replace(Health::Well(Arc::new(about)));
-                        backoff.reset();
-                        break;
-                    }
-                    Err(error) => error,
-                };
-                if let Error::Store(error) = &error {
-                    if error.class() == store::Class::Fenced {
-                        self.lost.cancel();
-                        stopping.cancelled().await;
-                        return;
-                    }
-                    tracing::warn!(error = %Chain(error), "cannot store hosts and VMs; trying again");
-                }
-                let wait = self.wait(&error, &mut backoff);
-                self.health.send_replace(Health::Failed(Arc::new(error)));
-                tokio::select! {
-                    () = stopping.cancelled() => return,
-                    () = tokio::time::sleep(wait) => {}
-                }
+                tracing::warn!(error = %Chain(error), "cannot store the inventory; trying again");
+            }
+            let wait = self.wait(&error, &mut backoff);
+            self.health.send_replace(Health::Failed(Arc::new(error)));
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                asked = self.triggered.asked() => state.asked = Some(asked),
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -164,7 +214,29 @@ impl Discovery {
         }
     }
 
-    async fn read(&self, told: &mut Vec<String>) -> Result<About, Error> {
+    /// Reads everything and stores what changes from then on, until it is time to read everything again.
+    async fn follow(&self, state: &mut State, backoff: &mut Backoff) -> Result<(), Error> {
+        let started = Instant::now();
+        let begun = self.begin(state).await;
+        self.metrics.discovery.polled(begun.is_ok(), started.elapsed());
+        let mut tracker = begun?;
+        backoff.reset();
+        state.answer(None);
+        match self.keep(&mut tracker, state).await {
+            Ok(()) => {
+                tracker.stop().await;
+                Ok(())
+            }
+            Err(error) => {
+                if let Error::Source(error) = &error {
+                    tracker.give_up(error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&self, state: &mut State) -> Result<Tracker, Error> {
         let about = self.vsphere.connect().await?;
         match self.database.pin_identity(&self.lease, &about.identity).await? {
             Pinned::First | Pinned::Same => {}
@@ -175,33 +247,158 @@ impl Discovery {
                 });
             }
         }
-        let server_now = self.vsphere.server_time().await?;
-        let found = self.vsphere.discover().await?;
-        let known = self
-            .database
-            .sync_inventory(&self.lease, &found, server_now)
-            .await?;
+        let tracker = self.vsphere.track().await?;
+        self.store_all(&tracker, state).await?;
+        self.tell_unusable(state).await?;
         let first = self.inventory.borrow().is_none();
         if first {
             tracing::info!(
                 server = %about.full_name,
-                n_hosts = known.hosts.len(),
-                n_vms = known.vms.len(),
+                n_hosts = state.hosts.len(),
+                n_vms = state.vms.len(),
                 "connected"
             );
         }
+        self.publish(state);
+        self.health.send_replace(Health::Well(Arc::new(about)));
+        Ok(tracker)
+    }
+
+    async fn tell_unusable(&self, state: &mut State) -> Result<(), Error> {
         let counters = self.vsphere.counters().await?;
         let unusable: Vec<String> = counters.unusable().iter().map(ToString::to_string).collect();
-        if *told != unusable {
+        if state.unusable != unusable {
             if !unusable.is_empty() {
                 tracing::warn!(
                     counters = unusable.join(", "),
                     "counters that this server cannot give; their columns stay NULL"
                 );
             }
-            *told = unusable;
+            state.unusable = unusable;
         }
-        self.inventory.send_replace(Some(Arc::new(known)));
-        Ok(about)
+        Ok(())
+    }
+
+    /// Stores changes as they are told, and what is read at intervals.
+    async fn keep(&self, tracker: &mut Tracker, state: &mut State) -> Result<(), Error> {
+        let begun = Instant::now();
+        let mut read_at = begun + self.interval;
+        let mut anew_at = begun
+            + if state.absent.is_empty() {
+                RECONCILE
+            } else {
+                CONFIRM
+            };
+        loop {
+            let next = read_at.min(anew_at).saturating_duration_since(Instant::now());
+            let longest = ONE_WAIT.min(next);
+            let changes = tracker
+                .wait(longest, async {
+                    state.asked = Some(self.triggered.asked().await)
+                })
+                .await?;
+            if !changes.is_empty() {
+                let held_back = self.apply(tracker, changes, state).await?;
+                if held_back {
+                    anew_at = anew_at.min(Instant::now() + CONFIRM);
+                }
+                tokio::time::sleep(GATHER).await;
+            }
+            if state.asked.is_some() || Instant::now() >= read_at {
+                let started = Instant::now();
+                let read = self.read_again(tracker, state).await;
+                self.metrics.discovery.polled(read.is_ok(), started.elapsed());
+                read?;
+                read_at = started + self.interval;
+                state.answer(None);
+            }
+            if Instant::now() >= anew_at {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn read_again(&self, tracker: &mut Tracker, state: &mut State) -> Result<(), Error> {
+        let told = tracker.look().await?;
+        self.apply(tracker, told, state).await?;
+        let read = tracker.reread().await?;
+        self.apply(tracker, read, state).await?;
+        let server_now = self.vsphere.server_time().await?;
+        self.database.store_capacity(&self.lease, server_now).await?;
+        Ok(())
+    }
+
+    /// Stores changes; true if objects were held back that the server says have gone.
+    async fn apply(&self, tracker: &Tracker, changes: Changes, state: &mut State) -> Result<bool, Error> {
+        if changes.is_empty() {
+            return Ok(false);
+        }
+        let mirror = tracker.mirror();
+        let changed = resolve::changed(mirror, &changes);
+        let has_host = mirror.iter().any(|(_, item)| matches!(item.body, Body::Host(_)));
+        let held_back = !has_host && !changes.left.is_empty();
+        let gone: Vec<MoRef> = if held_back {
+            tracing::warn!("the server shows no host any more; nothing is taken for removed");
+            Vec::new()
+        } else {
+            changes.left.into_iter().collect()
+        };
+        let server_now = self.vsphere.server_time().await?;
+        let known = self
+            .database
+            .store_changes(&self.lease, &changed, &gone, server_now)
+            .await?;
+        state.learn(known);
+        for moref in &gone {
+            state.forget(moref);
+        }
+        self.publish(state);
+        Ok(held_back)
+    }
+
+    /// Stores a complete reading. What it lacks is gone only if the one before lacked it, too.
+    async fn store_all(&self, tracker: &Tracker, state: &mut State) -> Result<(), Error> {
+        let found = resolve::all(tracker.mirror());
+        if found.is_empty() {
+            if !state.hosts.is_empty() || !state.vms.is_empty() {
+                tracing::warn!("the server shows neither hosts nor VMs; nothing is taken for removed");
+            }
+            return Ok(());
+        }
+        let there = resolve::references(&found);
+        let stored = self.database.stored_objects(self.lease.platform).await?;
+        let now = Instant::now();
+        let absent: HashMap<MoRef, Instant> = stored
+            .into_iter()
+            .filter(|moref| !there.contains(moref))
+            .map(|moref| {
+                let since = state.absent.get(&moref).copied().unwrap_or(now);
+                (moref, since)
+            })
+            .collect();
+        let confirmed = absent.values().all(|since| now.duration_since(*since) >= CONFIRM);
+        let server_now = self.vsphere.server_time().await?;
+        let (database, lease) = (&self.database, &self.lease);
+        let known = if confirmed {
+            database.sync_inventory(lease, &found, server_now).await?
+        } else {
+            tracing::warn!(
+                n_objects = absent.len(),
+                "objects are missing that were there before; looking again in a minute"
+            );
+            database.store_changes(lease, &found, &[], server_now).await?
+        };
+        database.store_capacity(lease, server_now).await?;
+        let may_be_there =
+            |moref: &MoRef| there.contains(moref) || (!confirmed && absent.contains_key(moref));
+        state.hosts.retain(|moref, _| may_be_there(moref));
+        state.vms.retain(|moref, _| may_be_there(moref));
+        state.absent = if confirmed { HashMap::new() } else { absent };
+        state.learn(known);
+        Ok(())
+    }
+
+    fn publish(&self, state: &State) {
+        self.inventory.send_replace(Some(Arc::new(state.known())));
     }
 }

@@ -5,7 +5,8 @@
 //! Never does: deciding whom to poll when, retrying beyond one new session, storing anything, keeping tasks.
 //!
 //! In reading order: [`plan`] (targets and what asking for them costs), [`Vsphere::query`], [`perf`] (the answer
-//! becomes windows), [`counters`] (which id feeds which column), `discovery`.
+//! becomes windows), [`counters`] (which id feeds which column), [`tracker`] (what there is and what changes: it
+//! keeps a [`mirror`] of [`objects`]), `discovery`.
 //!
 //! Invariants:
 //! 1. What belongs to a login (counter ids) is used in that login only: after a new one, possibly to an upgraded
@@ -14,8 +15,11 @@
 
 pub mod counters;
 mod discovery;
+pub mod mirror;
+pub mod objects;
 pub mod perf;
 pub mod plan;
+pub mod tracker;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,6 +61,7 @@ pub use plan::Cost;
 pub use plan::Estimator;
 pub use plan::InstanceCounts;
 pub use plan::Target;
+pub use tracker::Tracker;
 
 /// Longer than any window that is asked for without an end: samples are kept for an hour, roll-ups for a day.
 const LONGEST_WINDOW: Duration = Duration::from_secs(25 * 3600);
@@ -301,6 +306,18 @@ impl Vsphere {
                 Ok(discovery::discover(&session).await?)
             })
             .await
+    }
+
+    /// Reads all objects that an inventory shows and follows them from then on.
+    ///
+    /// # Errors
+    /// When a call fails; a part is never returned.
+    pub async fn track(&self) -> Result<Tracker, Error> {
+        let started = |session: Pinned| async move {
+            self.login(&session).await?;
+            Tracker::start(session).await
+        };
+        self.inner.pool.with_session(started).await
     }
 
     /// The host of every VM that has one, now.

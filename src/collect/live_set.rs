@@ -140,6 +140,7 @@ mod tests {
             connected,
             maintenance: false,
             threads: Some(16),
+            details: std::sync::Arc::default(),
         };
         let vm = Vm {
             moref: MoRef::new("vm-1"),
@@ -152,6 +153,7 @@ mod tests {
             vcpus: None,
             memory_mib: None,
             template: false,
+            details: std::sync::Arc::default(),
         };
         KnownInventory {
             hosts: vec![KnownHost { id: HostId(1), host }],

@@ -68,6 +68,7 @@ mod tests {
             connected: true,
             maintenance: false,
             threads: None,
+            details: std::sync::Arc::default(),
         };
         let vm = Vm {
             moref: MoRef::new("vm-1"),
@@ -80,6 +81,7 @@ mod tests {
             vcpus: None,
             memory_mib: None,
             template: false,
+            details: std::sync::Arc::default(),
         };
         KnownInventory {
             hosts: vec![

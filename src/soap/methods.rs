@@ -3,6 +3,7 @@
 //! Owns: what is written into a request and what is read out of its answer. Never does: retrying, or deciding
 //! what the values mean for a platform.
 
+pub(crate) mod changes;
 pub(crate) mod perf;
 pub(crate) mod properties;
 pub(crate) mod versions;

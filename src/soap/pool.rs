@@ -413,8 +413,13 @@ impl Pinned {
         self.inner.options.page_bytes
     }
 
+    /// The deadline of one request.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.inner.options.request_timeout
+    }
+
     /// Says that the server no longer knows this session. Whoever asks next logs in.
-    fn lost(&self) {
+    pub(crate) fn lost(&self) {
         let Some(slot) = self.inner.slots.get(self.slot) else {
             return;
         };

@@ -1,13 +1,17 @@
-//! Platforms, hosts and VMs as rows.
+//! Platforms and their objects as rows.
 //!
-//! Owns: `virt_platform`, `virt_host`, `virt_vm`. Never does: deciding who is polled.
+//! Owns: `virt_platform` and the tables of the inventory; `rows` makes the statements, `tables` knows the columns.
+//! Never does: deciding who is polled, or when an object counts as gone.
 //!
 //! Invariants:
-//! - Only changed rows are written: a sync of 10,000 unchanged VMs writes nothing. For the same reason there is no
-//!   `ON CONFLICT` here: it would lock every row and use up an identity value per row and sync.
+//! - Only changed rows are written: a sync of 10,000 unchanged VMs writes nothing.
 //! - Objects that vanish get `removed_at`, never a DELETE; an empty answer removes nothing.
 //! - A property that an answer leaves out keeps its stored value. States and placement do not: of those, no answer
 //!   means not known.
+//! - A VM's row and the history of its placements change in one transaction.
+
+mod rows;
+mod tables;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -16,9 +20,9 @@ use tokio_postgres::types::Type;
 
 use crate::config::PlatformKind;
 use crate::model::ids::{HostId, MoRef, PlatformId, VmId};
-use crate::model::inventory::{Host, Inventory, KnownHost, KnownInventory, KnownVm, Vm};
+use crate::model::inventory::{Inventory, KnownHost, KnownInventory, KnownVm};
 use crate::model::status::PlatformStatus;
-use crate::store::connect::{Checkout, Database};
+use crate::store::connect::{Checkout, Database, Parameter};
 use crate::store::error::Error;
 use crate::store::lease::Lease;
 use crate::units::Stamp;
@@ -47,85 +51,34 @@ SET status_since = CASE
     last_success_at = CASE WHEN $2 = 'connected' THEN clock_timestamp() ELSE last_success_at END
 WHERE platform_id = $1";
 
-const UPDATE_HOSTS: &str = "\
-UPDATE virt_host AS stored
-SET name = coalesce(seen.name, stored.name),
-    hardware_uuid = coalesce(seen.hardware_uuid, stored.hardware_uuid),
-    power_state = seen.power_state,
-    is_connected = seen.is_connected,
-    in_maintenance = seen.in_maintenance,
-    thread_count = coalesce(seen.thread_count, stored.thread_count),
-    removed_at = NULL
-FROM unnest($2, $3, $4, $5, $6, $7, $8)
-    AS seen (moref, name, hardware_uuid, power_state, is_connected, in_maintenance, thread_count)
-WHERE stored.platform_id = $1 AND stored.moref = seen.moref
-  AND (stored.name, stored.hardware_uuid, stored.power_state, stored.is_connected, stored.in_maintenance,
-       stored.thread_count, stored.removed_at)
-      IS DISTINCT FROM
-      (coalesce(seen.name, stored.name), coalesce(seen.hardware_uuid, stored.hardware_uuid), seen.power_state,
-       seen.is_connected, seen.in_maintenance, coalesce(seen.thread_count, stored.thread_count), NULL::timestamptz)";
+const VMS: &str = "\
+SELECT vm_id, moref, host_id, host_since FROM virt_vm
+WHERE platform_id = $1 AND removed_at IS NULL AND moref = ANY($2)";
 
-const INSERT_HOSTS: &str = "\
-INSERT INTO virt_host (platform_id, moref, name, hardware_uuid, power_state, is_connected, in_maintenance,
-                       thread_count, first_seen_at)
-SELECT $1, seen.*, $9
-FROM unnest($2, $3, $4, $5, $6, $7, $8)
-    AS seen (moref, name, hardware_uuid, power_state, is_connected, in_maintenance, thread_count)
-WHERE NOT EXISTS (SELECT FROM virt_host AS stored WHERE stored.platform_id = $1 AND stored.moref = seen.moref)";
+const CLOSE_PLACEMENTS: &str = "\
+UPDATE virt_vm_placement AS placement SET to_time = greatest($2, placement.from_time)
+FROM virt_vm AS vm
+WHERE vm.platform_id = $1 AND placement.vm_id = vm.vm_id AND placement.to_time IS NULL
+  AND (vm.removed_at IS NOT NULL
+       OR (placement.host_id, placement.from_time) IS DISTINCT FROM (vm.host_id, vm.host_since))";
 
-const REMOVE_HOSTS: &str = "\
-UPDATE virt_host AS stored SET removed_at = $3
-WHERE platform_id = $1 AND removed_at IS NULL
-  AND NOT EXISTS (SELECT FROM unnest($2) AS seen (moref) WHERE seen.moref = stored.moref)";
+/// A second placement from the same instant would be no placement.
+const OPEN_PLACEMENTS: &str = "\
+INSERT INTO virt_vm_placement (vm_id, host_id, from_time)
+SELECT vm_id, host_id, host_since FROM virt_vm AS vm
+WHERE platform_id = $1 AND removed_at IS NULL AND host_id IS NOT NULL AND host_since IS NOT NULL
+  AND NOT EXISTS (
+      SELECT FROM virt_vm_placement AS placement
+      WHERE placement.vm_id = vm.vm_id AND (placement.to_time IS NULL OR placement.from_time = vm.host_since))";
 
-const HOSTS: &str = "SELECT host_id, moref FROM virt_host WHERE platform_id = $1 AND removed_at IS NULL";
-
-/// A VM that was gone may have run elsewhere meanwhile, so its placement starts anew.
-const UPDATE_VMS: &str = "\
-UPDATE virt_vm AS stored
-SET name = coalesce(seen.name, stored.name),
-    instance_uuid = coalesce(seen.instance_uuid, stored.instance_uuid),
-    bios_uuid = coalesce(seen.bios_uuid, stored.bios_uuid),
-    power_state = seen.power_state,
-    is_connected = seen.is_connected,
-    host_since = CASE
-        WHEN seen.host_id IS NULL THEN NULL
-        WHEN seen.host_id = stored.host_id AND stored.removed_at IS NULL THEN stored.host_since
-        ELSE $12
-    END,
-    host_id = seen.host_id,
-    vcpu_count = coalesce(seen.vcpu_count, stored.vcpu_count),
-    memory_mib = coalesce(seen.memory_mib, stored.memory_mib),
-    is_template = seen.is_template,
-    removed_at = NULL
-FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-    AS seen (moref, name, instance_uuid, bios_uuid, power_state, is_connected, host_id, vcpu_count, memory_mib,
-             is_template)
-WHERE stored.platform_id = $1 AND stored.moref = seen.moref
-  AND (stored.name, stored.instance_uuid, stored.bios_uuid, stored.power_state, stored.is_connected,
-       stored.host_id, stored.vcpu_count, stored.memory_mib, stored.is_template, stored.removed_at)
-      IS DISTINCT FROM
-      (coalesce(seen.name, stored.name), coalesce(seen.instance_uuid, stored.instance_uuid),
-       coalesce(seen.bios_uuid, stored.bios_uuid), seen.power_state, seen.is_connected, seen.host_id,
-       coalesce(seen.vcpu_count, stored.vcpu_count), coalesce(seen.memory_mib, stored.memory_mib),
-       seen.is_template, NULL::timestamptz)";
-
-const INSERT_VMS: &str = "\
-INSERT INTO virt_vm (platform_id, moref, name, instance_uuid, bios_uuid, power_state, is_connected, host_id,
-                     vcpu_count, memory_mib, is_template, host_since, first_seen_at)
-SELECT $1, seen.*, CASE WHEN seen.host_id IS NOT NULL THEN $12 END, $12
-FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-    AS seen (moref, name, instance_uuid, bios_uuid, power_state, is_connected, host_id, vcpu_count, memory_mib,
-             is_template)
-WHERE NOT EXISTS (SELECT FROM virt_vm AS stored WHERE stored.platform_id = $1 AND stored.moref = seen.moref)";
-
-const REMOVE_VMS: &str = "\
-UPDATE virt_vm AS stored SET removed_at = $3
-WHERE platform_id = $1 AND removed_at IS NULL
-  AND NOT EXISTS (SELECT FROM unnest($2) AS seen (moref) WHERE seen.moref = stored.moref)";
-
-const VMS: &str =
-    "SELECT vm_id, moref, host_id, host_since FROM virt_vm WHERE platform_id = $1 AND removed_at IS NULL";
+/// A second reading within one instant of the platform's clock is the same one.
+const CAPACITY: &str = "\
+INSERT INTO virt_datastore_metrics (collected_at, datastore_id, capacity_bytes, free_bytes, uncommitted_bytes)
+SELECT $2, datastore_id, capacity_bytes, free_bytes, uncommitted_bytes FROM virt_datastore AS datastore
+WHERE platform_id = $1 AND removed_at IS NULL AND is_accessible
+  AND NOT EXISTS (
+      SELECT FROM virt_datastore_metrics AS metrics
+      WHERE metrics.datastore_id = datastore.datastore_id AND metrics.collected_at = $2)";
 
 /// Until their first ANALYZE the planner takes the tables for small, and would compare every object of the reading
 /// with every stored one: six seconds for 10,000 VMs instead of a fraction of one.
@@ -236,12 +189,12 @@ impl Database {
         connection.commit().await
     }
 
-    /// Brings the stored hosts and VMs of a platform in line with a complete reading, and returns them with their
+    /// Brings the stored objects of a platform in line with a complete reading, and returns hosts and VMs with their
     /// keys and placements. `server_now` is the source's clock at the time of the reading: a placement that is new
     /// counts from then.
     ///
     /// An empty reading changes nothing and returns nothing: the caller keeps what it had. A reading without any
-    /// host removes no host.
+    /// host removes nothing but VMs.
     ///
     /// # Errors
     /// When this collector does not own the platform, or the database cannot be asked; then nothing is changed.
@@ -254,86 +207,220 @@ impl Database {
         if inventory.is_empty() {
             return Ok(KnownInventory::default());
         }
-        // A page boundary that moved during the reading can show an object twice; the later one counts.
-        let hosts = last_of_each(&inventory.hosts, |host| &host.moref);
-        let vms = last_of_each(&inventory.vms, |vm| &vm.moref);
-
         let connection = self.checkout("store an inventory").await?;
         connection.begin_fenced(lease).await?;
-        connection.batch(HASH_JOINS).await?;
-        let host_keys = sync_hosts(&connection, lease.platform, &hosts, server_now).await?;
-        let vm_keys = sync_vms(&connection, lease.platform, &vms, &host_keys, server_now).await?;
+        let known = write(&connection, lease.platform, inventory, server_now).await?;
+        let platform = (&lease.platform.0 as _, Type::INT4);
+        let now = (&server_now as _, Type::TIMESTAMPTZ);
+        for (table, present) in tables::present(inventory) {
+            if inventory.hosts.is_empty() && table != "virt_vm" {
+                continue;
+            }
+            let sql = format!(
+                "UPDATE {table} AS stored SET removed_at = $2 WHERE platform_id = $1 AND removed_at IS NULL \
+                 AND NOT EXISTS (SELECT FROM unnest($3) AS seen (moref) WHERE seen.moref = stored.moref)"
+            );
+            let present = (&present as _, Type::TEXT_ARRAY);
+            connection
+                .execute(&sql, &[platform.clone(), now.clone(), present])
+                .await?;
+        }
+        settle(&connection, &platform, &now).await?;
         connection.commit().await?;
+        Ok(known)
+    }
 
-        Ok(KnownInventory {
-            hosts: hosts
-                .into_iter()
-                .filter_map(|host| {
-                    Some(KnownHost {
-                        id: *host_keys.get(&host.moref)?,
-                        host: host.clone(),
-                    })
-                })
-                .collect(),
-            vms: vms
-                .into_iter()
-                .filter_map(|vm| {
-                    let (id, placement) = *vm_keys.get(&vm.moref)?;
-                    Some(KnownVm {
-                        id,
-                        vm: vm.clone(),
-                        placement,
-                    })
-                })
-                .collect(),
-        })
+    /// Stores objects that changed and notes others as gone, and returns the hosts and VMs among those that changed
+    /// with their keys and placements. Objects that are neither are left as they are.
+    ///
+    /// # Errors
+    /// When this collector does not own the platform, or the database cannot be asked; then nothing is changed.
+    pub async fn store_changes(
+        &self,
+        lease: &Lease,
+        changed: &Inventory,
+        gone: &[MoRef],
+        server_now: Stamp,
+    ) -> Result<KnownInventory, Error> {
+        let connection = self.checkout("store changes of an inventory").await?;
+        connection.begin_fenced(lease).await?;
+        let known = write(&connection, lease.platform, changed, server_now).await?;
+        let platform = (&lease.platform.0 as _, Type::INT4);
+        let now = (&server_now as _, Type::TIMESTAMPTZ);
+        if !gone.is_empty() {
+            let gone: Vec<&str> = gone.iter().map(MoRef::as_str).collect();
+            for table in tables::OBJECTS {
+                let sql = format!(
+                    "UPDATE {table} SET removed_at = $2 \
+                     WHERE platform_id = $1 AND removed_at IS NULL AND moref = ANY($3)"
+                );
+                let gone = (&gone as _, Type::TEXT_ARRAY);
+                connection
+                    .execute(&sql, &[platform.clone(), now.clone(), gone])
+                    .await?;
+            }
+        }
+        settle(&connection, &platform, &now).await?;
+        connection.commit().await?;
+        Ok(known)
+    }
+
+    /// The references of a platform's objects that are stored as present.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn stored_objects(&self, platform: PlatformId) -> Result<HashSet<MoRef>, Error> {
+        let connection = self.checkout("read an inventory").await?;
+        let all: Vec<String> = tables::OBJECTS
+            .iter()
+            .map(|table| format!("SELECT moref FROM {table} WHERE platform_id = $1 AND removed_at IS NULL"))
+            .collect();
+        let rows = connection
+            .query(&all.join(" UNION ALL "), &[(&platform.0, Type::INT4)])
+            .await?;
+        let found = rows
+            .iter()
+            .map(|row| Ok(MoRef::new(connection.read::<&str>(row, 0)?)))
+            .collect();
+        connection.done();
+        found
+    }
+
+    /// Stores the capacity of all datastores that can be reached, as of `server_now`.
+    ///
+    /// # Errors
+    /// When this collector does not own the platform, or the database cannot be asked.
+    pub async fn store_capacity(&self, lease: &Lease, server_now: Stamp) -> Result<(), Error> {
+        let connection = self.checkout("store the capacity of datastores").await?;
+        connection.begin_fenced(lease).await?;
+        let parameters = [
+            (&lease.platform.0 as _, Type::INT4),
+            (&server_now as _, Type::TIMESTAMPTZ),
+        ];
+        connection.execute(CAPACITY, &parameters).await?;
+        connection.commit().await
     }
 }
 
-async fn sync_hosts(
+/// Writes what a reading holds, table by table: what others refer to comes first.
+async fn write(
     connection: &Checkout,
     platform: PlatformId,
-    hosts: &[&Host],
+    inventory: &Inventory,
     server_now: Stamp,
-) -> Result<HashMap<MoRef, HostId>, Error> {
-    let moref: Vec<&str> = hosts.iter().map(|host| host.moref.as_str()).collect();
-    let name: Vec<_> = hosts.iter().map(|host| clean(host.name.as_deref())).collect();
-    let uuid: Vec<_> = hosts.iter().map(|host| clean(host.uuid.as_deref())).collect();
-    let power: Vec<&str> = hosts.iter().map(|host| host.power.as_str()).collect();
-    let connected: Vec<bool> = hosts.iter().map(|host| host.connected).collect();
-    let maintenance: Vec<bool> = hosts.iter().map(|host| host.maintenance).collect();
-    let threads: Vec<Option<i32>> = hosts.iter().map(|host| host.threads.map(i32::from)).collect();
-    let seen = [
-        (&platform.0 as _, Type::INT4),
-        (&moref as _, Type::TEXT_ARRAY),
-        (&name as _, Type::TEXT_ARRAY),
-        (&uuid as _, Type::TEXT_ARRAY),
-        (&power as _, Type::TEXT_ARRAY),
-        (&connected as _, Type::BOOL_ARRAY),
-        (&maintenance as _, Type::BOOL_ARRAY),
-        (&threads as _, Type::INT4_ARRAY),
-        (&server_now as _, Type::TIMESTAMPTZ),
-    ];
-    let [platform_parameter, moref_parameter, .., now_parameter] = &seen;
-    let [update @ .., _] = &seen;
-    connection.execute(UPDATE_HOSTS, update).await?;
-    connection.execute(INSERT_HOSTS, &seen).await?;
-    if !hosts.is_empty() {
-        let remove = [
-            platform_parameter.clone(),
-            moref_parameter.clone(),
-            now_parameter.clone(),
-        ];
-        connection.execute(REMOVE_HOSTS, &remove).await?;
+) -> Result<KnownInventory, Error> {
+    // A page boundary that moved during a reading can show an object twice; the later one counts.
+    let hosts = last_of_each(&inventory.hosts, |host| &host.moref);
+    let vms = last_of_each(&inventory.vms, |vm| &vm.moref);
+    let platform = (&platform.0 as _, Type::INT4);
+    let now = (&server_now as _, Type::TIMESTAMPTZ);
+    connection.batch(HASH_JOINS).await?;
+    let store = async |reading: rows::Reading<'_>| reading.write(connection, &platform, &now).await;
+
+    if !inventory.datacenters.is_empty() {
+        store(tables::datacenters(&inventory.datacenters)).await?;
     }
-    let rows = connection
-        .query(HOSTS, std::slice::from_ref(platform_parameter))
+    let datacenters = keys(connection, &platform, "virt_datacenter", "datacenter_id").await?;
+    if !inventory.clusters.is_empty() {
+        store(tables::clusters(&inventory.clusters, &datacenters)).await?;
+    }
+    let clusters = keys(connection, &platform, "virt_cluster", "cluster_id").await?;
+    if !inventory.pools.is_empty() {
+        // Twice, where there are new ones: a pool may be below one that has no key yet.
+        for _ in 0..2 {
+            let pools = keys(connection, &platform, "virt_resource_pool", "resource_pool_id").await?;
+            store(tables::pools(&inventory.pools, &clusters, &pools)).await?;
+        }
+    }
+    if !hosts.is_empty() {
+        store(tables::hosts(&hosts, &clusters, &datacenters)).await?;
+    }
+    let host_keys = keys(connection, &platform, "virt_host", "host_id").await?;
+    if !inventory.datastores.is_empty() {
+        store(tables::datastores(
+            &inventory.datastores,
+            &datacenters,
+            &host_keys,
+        ))
         .await?;
+    }
+    let mut known = KnownInventory {
+        hosts: hosts
+            .into_iter()
+            .filter_map(|host| {
+                Some(KnownHost {
+                    id: HostId(*host_keys.get(&host.moref)?),
+                    host: host.clone(),
+                })
+            })
+            .collect(),
+        vms: Vec::new(),
+    };
+    if vms.is_empty() {
+        return Ok(known);
+    }
+    let pools = keys(connection, &platform, "virt_resource_pool", "resource_pool_id").await?;
+    store(tables::vms(&vms, &host_keys, &datacenters, &pools)).await?;
+    let placed = placed(connection, &platform, &vms).await?;
+    for part in tables::parts(&vms, &placed) {
+        if part.owners.is_empty() {
+            continue;
+        }
+        store(part.reading).await?;
+        let owners = (&part.owners as _, Type::INT4_ARRAY);
+        let (of, keys) = (&part.present.0 as _, part.present.1.parameter());
+        let gone = [
+            platform.clone(),
+            now.clone(),
+            owners,
+            (of, Type::INT4_ARRAY),
+            keys,
+        ];
+        connection.execute(part.remove, &gone).await?;
+    }
+    known.vms = vms
+        .into_iter()
+        .filter_map(|vm| {
+            let (id, placement) = *placed.get(&vm.moref)?;
+            Some(KnownVm {
+                id,
+                vm: vm.clone(),
+                placement,
+            })
+        })
+        .collect();
+    Ok(known)
+}
+
+/// After rows of VMs have changed: their placements follow, and with a VM its parts are gone.
+async fn settle(connection: &Checkout, platform: &Parameter<'_>, now: &Parameter<'_>) -> Result<(), Error> {
+    let parameters = [platform.clone(), now.clone()];
+    for sql in [CLOSE_PLACEMENTS, OPEN_PLACEMENTS] {
+        connection.execute(sql, &parameters).await?;
+    }
+    for table in tables::PARTS {
+        let sql = format!(
+            "UPDATE {table} AS part SET removed_at = $2 FROM virt_vm AS vm \
+             WHERE vm.platform_id = $1 AND vm.removed_at = $2 AND part.vm_id = vm.vm_id AND part.removed_at IS NULL"
+        );
+        connection.execute(&sql, &parameters).await?;
+    }
+    Ok(())
+}
+
+async fn keys(
+    connection: &Checkout,
+    platform: &Parameter<'_>,
+    table: &str,
+    key: &str,
+) -> Result<HashMap<MoRef, i32>, Error> {
+    let sql = format!("SELECT moref, {key} FROM {table} WHERE platform_id = $1 AND removed_at IS NULL");
+    let rows = connection.query(&sql, std::slice::from_ref(platform)).await?;
     rows.iter()
         .map(|row| {
             Ok((
-                MoRef::new(connection.read::<&str>(row, 1)?),
-                HostId(connection.read(row, 0)?),
+                MoRef::new(connection.read::<&str>(row, 0)?),
+                connection.read(row, 1)?,
             ))
         })
         .collect()
@@ -341,57 +428,14 @@ async fn sync_hosts(
 
 type Placed = (VmId, Option<(HostId, Stamp)>);
 
-async fn sync_vms(
+async fn placed(
     connection: &Checkout,
-    platform: PlatformId,
-    vms: &[&Vm],
-    host_keys: &HashMap<MoRef, HostId>,
-    server_now: Stamp,
+    platform: &Parameter<'_>,
+    vms: &[&crate::model::inventory::Vm],
 ) -> Result<HashMap<MoRef, Placed>, Error> {
-    let moref: Vec<&str> = vms.iter().map(|vm| vm.moref.as_str()).collect();
-    let name: Vec<_> = vms.iter().map(|vm| clean(vm.name.as_deref())).collect();
-    let instance_uuid: Vec<_> = vms.iter().map(|vm| clean(vm.instance_uuid.as_deref())).collect();
-    let bios_uuid: Vec<_> = vms.iter().map(|vm| clean(vm.bios_uuid.as_deref())).collect();
-    let power: Vec<&str> = vms.iter().map(|vm| vm.power.as_str()).collect();
-    let connected: Vec<bool> = vms.iter().map(|vm| vm.connected).collect();
-    let host: Vec<Option<i32>> = vms
-        .iter()
-        .map(|vm| {
-            vm.host
-                .as_ref()
-                .and_then(|moref| host_keys.get(moref))
-                .map(|id| id.0)
-        })
-        .collect();
-    let vcpus: Vec<Option<i32>> = vms.iter().map(|vm| vm.vcpus.map(i32::from)).collect();
-    let memory: Vec<Option<i64>> = vms.iter().map(|vm| vm.memory_mib).collect();
-    let template: Vec<bool> = vms.iter().map(|vm| vm.template).collect();
-    let seen = [
-        (&platform.0 as _, Type::INT4),
-        (&moref as _, Type::TEXT_ARRAY),
-        (&name as _, Type::TEXT_ARRAY),
-        (&instance_uuid as _, Type::TEXT_ARRAY),
-        (&bios_uuid as _, Type::TEXT_ARRAY),
-        (&power as _, Type::TEXT_ARRAY),
-        (&connected as _, Type::BOOL_ARRAY),
-        (&host as _, Type::INT4_ARRAY),
-        (&vcpus as _, Type::INT4_ARRAY),
-        (&memory as _, Type::INT8_ARRAY),
-        (&template as _, Type::BOOL_ARRAY),
-        (&server_now as _, Type::TIMESTAMPTZ),
-    ];
-    let [platform_parameter, moref_parameter, .., now_parameter] = &seen;
-    connection.execute(UPDATE_VMS, &seen).await?;
-    connection.execute(INSERT_VMS, &seen).await?;
-    let remove = [
-        platform_parameter.clone(),
-        moref_parameter.clone(),
-        now_parameter.clone(),
-    ];
-    connection.execute(REMOVE_VMS, &remove).await?;
-    let rows = connection
-        .query(VMS, std::slice::from_ref(platform_parameter))
-        .await?;
+    let morefs: Vec<&str> = vms.iter().map(|vm| vm.moref.as_str()).collect();
+    let parameters = [platform.clone(), (&morefs as _, Type::TEXT_ARRAY)];
+    let rows = connection.query(VMS, &parameters).await?;
     rows.iter()
         .map(|row| {
             let host = connection.read::<Option<i32>>(row, 2)?.map(HostId);

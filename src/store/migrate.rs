@@ -58,6 +58,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "collectors",
         sql: include_str!("../../sql/migrations/0003_collectors.sql"),
     },
+    Migration {
+        version: 4,
+        name: "inventory",
+        sql: include_str!("../../sql/migrations/0004_inventory.sql"),
+    },
 ];
 
 /// The roles that `sql/bootstrap.sql` makes.

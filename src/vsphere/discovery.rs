@@ -7,6 +7,7 @@
 //! Only leaf paths are asked for: `config` of one VM may be a megabyte.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::model::ids::MoRef;
 use crate::model::inventory::Host;
@@ -182,7 +183,7 @@ impl Visit for Collected {
     }
 }
 
-fn new_host(moref: MoRef) -> Host {
+pub(super) fn new_host(moref: MoRef) -> Host {
     Host {
         moref,
         name: None,
@@ -191,10 +192,11 @@ fn new_host(moref: MoRef) -> Host {
         connected: false,
         maintenance: false,
         threads: None,
+        details: Arc::default(),
     }
 }
 
-fn set_host(host: &mut Host, path: &str, value: &str) {
+pub(super) fn set_host(host: &mut Host, path: &str, value: &str) {
     match path {
         "name" => host.name = Some(name(value)),
         "runtime.connectionState" => host.connected = value == "connected",
@@ -206,7 +208,7 @@ fn set_host(host: &mut Host, path: &str, value: &str) {
     }
 }
 
-fn new_vm(moref: MoRef) -> Vm {
+pub(super) fn new_vm(moref: MoRef) -> Vm {
     Vm {
         moref,
         name: None,
@@ -218,10 +220,11 @@ fn new_vm(moref: MoRef) -> Vm {
         vcpus: None,
         memory_mib: None,
         template: false,
+        details: Arc::default(),
     }
 }
 
-fn set_vm(vm: &mut Vm, path: &str, value: &str) {
+pub(super) fn set_vm(vm: &mut Vm, path: &str, value: &str) {
     match path {
         "name" => vm.name = Some(name(value)),
         "runtime.connectionState" => vm.connected = value == "connected",
@@ -236,7 +239,7 @@ fn set_vm(vm: &mut Vm, path: &str, value: &str) {
     }
 }
 
-fn power(value: &str) -> PowerState {
+pub(super) fn power(value: &str) -> PowerState {
     match value {
         "poweredOn" => PowerState::On,
         "poweredOff" => PowerState::Off,
@@ -245,16 +248,16 @@ fn power(value: &str) -> PowerState {
     }
 }
 
-fn is_true(value: &str) -> bool {
+pub(super) fn is_true(value: &str) -> bool {
     matches!(value, "true" | "1")
 }
 
-fn some_text(value: &str) -> Option<String> {
+pub(super) fn some_text(value: &str) -> Option<String> {
     (!value.is_empty()).then(|| clean(value))
 }
 
 /// A display name: vSphere escapes three characters in names, as `%2f`, `%5c` and `%25`.
-fn name(escaped: &str) -> String {
+pub(super) fn name(escaped: &str) -> String {
     let mut name = String::with_capacity(escaped.len());
     let mut rest = escaped;
     while let Some((before, after)) = rest.split_once('%') {
@@ -277,7 +280,7 @@ fn name(escaped: &str) -> String {
 }
 
 /// PostgreSQL cannot store U+0000, and no terminal or log should be steered by a name.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars()
         .take(NAME_CHARACTERS)
         .map(|character| {

@@ -16,6 +16,7 @@ mod config;
 mod drill;
 mod flush;
 mod hostile;
+mod inventory;
 mod lease;
 mod life_of_a_sample;
 mod oracle;

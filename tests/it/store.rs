@@ -182,6 +182,7 @@ fn host(moref: &str) -> Host {
         connected: true,
         maintenance: false,
         threads: Some(32),
+        details: std::sync::Arc::default(),
     }
 }
 
@@ -197,6 +198,7 @@ fn vm(moref: &str, host: &str) -> Vm {
         vcpus: Some(4),
         memory_mib: Some(8192),
         template: false,
+        details: std::sync::Arc::default(),
     }
 }
 
@@ -204,6 +206,7 @@ fn inventory() -> Inventory {
     Inventory {
         hosts: vec![host("host-1"), host("host-2")],
         vms: vec![vm("vm-1", "host-1"), vm("vm-2", "host-1"), vm("vm-3", "host-2")],
+        ..Inventory::default()
     }
 }
 

@@ -53,6 +53,12 @@ pub(crate) trait Visit: Send {
 
     /// A property of the object that began last. `xml` stands inside `<val>` and must leave it.
     fn property(&mut self, path: &str, value: &Element<'_>, xml: &mut Reader<'_>) -> Result<(), xml::Error>;
+
+    /// A property of the object that began last has no value any more. Only change tracking says so.
+    fn unset(&mut self, _path: &str) {}
+
+    /// An object is no longer there. Only change tracking says so.
+    fn left(&mut self, _object: Object) {}
 }
 
 /// Reads properties of all objects, all pages. Returns what was made of them and how many properties the server kept
@@ -73,6 +79,23 @@ pub(crate) async fn retrieve<V: Visit + Default>(
     }
 }
 
+/// As [`retrieve`], into something in which it does no harm to read an object twice.
+pub(crate) async fn retrieve_into(
+    session: &Pinned,
+    from: From<'_>,
+    wanted: &[Wanted],
+    visit: &mut impl Visit,
+) -> Result<usize, Error> {
+    let mut sizes = PAGE_OBJECTS.into_iter().peekable();
+    loop {
+        let objects = sizes.next().unwrap_or(1);
+        match retrieve_in_pages(session, from, wanted, objects, visit).await {
+            Err(error) if error.is_too_large() && sizes.peek().is_some() => {}
+            result => return result,
+        }
+    }
+}
+
 async fn retrieve_in_pages(
     session: &Pinned,
     from: From<'_>,
@@ -83,7 +106,7 @@ async fn retrieve_in_pages(
     let collector = &session.content().property_collector;
     let bytes = session.page_bytes();
     let request = Request::new("RetrievePropertiesEx", collector, 2048, |xml| {
-        write_spec(xml, from, wanted);
+        write_spec(xml, "specSet", from, wanted);
         xml.open("options")
             .text("maxObjects", &objects.to_string())
             .close();
@@ -137,8 +160,9 @@ async fn cancel(session: &Pinned, token: &str) -> Result<(), Error> {
         .read(|_xml| Ok(()))
 }
 
-fn write_spec(xml: &mut Writer, from: From<'_>, wanted: &[Wanted]) {
-    xml.open("specSet");
+/// Writes a `PropertyFilterSpec` under the name that the method has for it.
+pub(super) fn write_spec(xml: &mut Writer, element: &'static str, from: From<'_>, wanted: &[Wanted]) {
+    xml.open(element);
     for Wanted { kind, paths } in wanted {
         xml.open("propSet").text("type", kind);
         for path in *paths {
@@ -222,18 +246,24 @@ fn read_object(
             }
             "missingSet" => {
                 *withheld += 1;
-                while let Some(field) = xml.next_child()? {
-                    if field.name() != "fault" {
-                        xml.skip()?;
-                        continue;
-                    }
-                    let fault = Fault::read_localized(xml)?;
-                    if fault.kind == FaultKind::NotAuthenticated {
-                        gone.get_or_insert(fault);
-                    }
-                }
+                read_missing(xml, gone)?;
             }
             _ => xml.skip()?,
+        }
+    }
+    Ok(())
+}
+
+/// Reads a `missingSet`, and keeps its fault if it says that the session is gone.
+pub(super) fn read_missing(xml: &mut Reader<'_>, gone: &mut Option<Fault>) -> Result<(), xml::Error> {
+    while let Some(field) = xml.next_child()? {
+        if field.name() != "fault" {
+            xml.skip()?;
+            continue;
+        }
+        let fault = Fault::read_localized(xml)?;
+        if fault.kind == FaultKind::NotAuthenticated {
+            gone.get_or_insert(fault);
         }
     }
     Ok(())

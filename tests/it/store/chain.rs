@@ -77,6 +77,7 @@ async fn watermarks_are_found_through_the_unique_index_and_only_in_chunks_within
     let many = Inventory {
         hosts: inventory().hosts,
         vms: (0..300).map(|n| vm(&format!("vm-{n}"), "host-1")).collect(),
+        ..Inventory::default()
     };
     let known = platform
         .store

@@ -56,6 +56,7 @@ async fn a_large_inventory_is_compared_quickly_also_before_the_first_analyze() {
     let many = Inventory {
         hosts: inventory().hosts,
         vms: (0..10_000).map(|n| vm(&format!("vm-{n}"), "host-1")).collect(),
+        ..Inventory::default()
     };
     for round in 0..2 {
         let start = Instant::now();
@@ -103,6 +104,7 @@ async fn a_property_that_is_missing_keeps_its_value_but_a_state_does_not() {
             vm("vm-2", "host-1"),
             vm("vm-3", "host-2"),
         ],
+        ..Inventory::default()
     };
     let known = platform
         .store
@@ -149,6 +151,7 @@ async fn placement_counts_from_when_it_was_first_seen() {
         let inventory = Inventory {
             hosts: inventory().hosts,
             vms,
+            ..Inventory::default()
         };
         let known = platform
             .store
@@ -222,6 +225,7 @@ async fn what_vanishes_is_marked_never_deleted_and_an_empty_reading_removes_noth
         &Inventory {
             hosts: Vec::new(),
             vms: inventory().vms,
+            ..Inventory::default()
         },
         80,
     )
@@ -232,6 +236,7 @@ async fn what_vanishes_is_marked_never_deleted_and_an_empty_reading_removes_noth
         &Inventory {
             hosts: inventory().hosts,
             vms: Vec::new(),
+            ..Inventory::default()
         },
         100,
     )

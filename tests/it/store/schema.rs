@@ -176,6 +176,11 @@ fn released_migrations_never_change() {
             "collectors",
             "2373878355c7a7f4fea9bec95c938b83c41a20c170452bb600fb51969874a19b",
         ),
+        (
+            4,
+            "inventory",
+            "e62244da1b83af23fd3b47287a8e35b96d54d62ea541052dd9ef3baddefa1fca",
+        ),
     ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
         .iter()
@@ -320,14 +325,16 @@ async fn hypertables_are_cut_by_day_with_their_two_indexes_and_nothing_else() {
         .sql
         .query(
             "SELECT i.tablename::text, i.indexname::text, i.indexdef FROM pg_indexes i \
-             WHERE i.tablename IN ('virt_host_metrics', 'virt_vm_metrics') ORDER BY 1, 2",
+             WHERE i.tablename IN ('virt_datastore_metrics', 'virt_host_metrics', 'virt_vm_metrics') ORDER BY 1, 2",
             &[],
         )
         .await
         .unwrap();
     let indexes: Vec<String> = rows.iter().map(|row| row.get(2)).collect();
-    assert_eq!(indexes.len(), 4, "{indexes:?}");
+    assert_eq!(indexes.len(), 6, "{indexes:?}");
     for (index, part) in indexes.iter().zip([
+        "UNIQUE INDEX virt_datastore_metrics_key ON public.virt_datastore_metrics USING btree (datastore_id, collected_at)",
+        "USING brin (collected_at) WITH (pages_per_range='32', autosummarize='on')",
         "UNIQUE INDEX virt_host_metrics_key ON public.virt_host_metrics USING btree (host_id, collected_at)",
         "USING brin (collected_at) WITH (pages_per_range='32', autosummarize='on')",
         "UNIQUE INDEX virt_vm_metrics_key ON public.virt_vm_metrics USING btree (vm_id, collected_at)",
@@ -337,7 +344,7 @@ async fn hypertables_are_cut_by_day_with_their_two_indexes_and_nothing_else() {
     }
     let daily = "SELECT count(*) FROM timescaledb_information.dimensions \
                  WHERE hypertable_name LIKE 'virt%' AND time_interval = INTERVAL '1 day'";
-    assert_eq!(fixture.number(daily).await, 2);
+    assert_eq!(fixture.number(daily).await, 3);
     let references = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' \
                       AND (conrelid::regclass::text LIKE '%metrics' OR confrelid::regclass::text LIKE '%metrics')";
     assert_eq!(fixture.number(references).await, 0);
@@ -395,6 +402,15 @@ async fn the_writer_can_do_what_the_service_does_and_no_more_and_the_reader_only
         "virt_schema_migration",
         "virt_collection_gap_summary",
         "virt_chain_break()",
+        "virt_datacenter",
+        "virt_cluster",
+        "virt_resource_pool",
+        "virt_datastore",
+        "virt_vm_disk",
+        "virt_vm_nic",
+        "virt_vm_snapshot",
+        "virt_vm_placement",
+        "virt_datastore_metrics",
     ] {
         reader
             .batch_execute(&format!("SELECT * FROM {table}"))

@@ -36,6 +36,7 @@ GET  /calls              the last calls one by one (JSON)
 GET  /ca.pem             certificate to trust
 POST /event              a world event, for example {\"event\":\"power-off\",\"vm\":\"vm-10001\"}
                          events: power-on power-off suspend create-vm delete-vm rename move-vm
+                         create-snapshot remove-snapshot set-status
                          set-vcpus host-link maintenance host-reboot renumber-counters late withhold
 POST /clock              {\"advance\":3000} seconds pass; {\"step\":-90} the clock is corrected
 POST /network            {\"up\":false} connections are refused; {\"up\":true}

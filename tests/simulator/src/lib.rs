@@ -33,6 +33,7 @@
 //! | [`rules`] [`session`] [`calls`] | hostile behaviour; who is logged in; what was called |
 //! | `soap` | request text to typed elements, strictly; replies and faults to text |
 //! | `properties` `perf` `methods` | the property collector; QueryPerf; everything else, and who may call what |
+//! | `waiting` | calls that wait for a change |
 //! | `server` `tls` `control` | sockets; certificates; the control port |
 //! | [`Simulator`] | starts and stops it all |
 
@@ -55,6 +56,7 @@ mod simulator;
 mod soap;
 mod tls;
 mod value;
+mod waiting;
 
 pub use clock::Clock;
 pub use rules::{Action, Rule, Rules};

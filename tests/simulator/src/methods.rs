@@ -3,15 +3,14 @@
 //! Owns: the dispatch, the check of `_this`, the authentication rule of each method. Properties and
 //! performance data are written by their own modules. Never touches a socket.
 //!
-//! Power, snapshot and task methods and WaitForUpdatesEx belong here too once the world has tasks and
-//! a change log.
+//! Power, snapshot and task methods belong here too once the world has tasks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::calls::Calls;
 use crate::grid;
 use crate::perf::Source;
-use crate::properties::{self, Continuation, Obj, Scope, View};
+use crate::properties::{self, Collector, Continuation, Obj, Scope, View};
 use crate::rules::{Effects, Rules};
 use crate::session::{Refused, SessionInfo, Sessions};
 use crate::soap::{self, Call, Fault, Filter, Ref, Request, element, moref};
@@ -42,6 +41,8 @@ pub(crate) struct Answer {
     pub(crate) body: String,
     /// A new session's cookie.
     pub(crate) cookie: Option<String>,
+    /// A call that waits for changes has none to tell yet.
+    pub(crate) waits: bool,
 }
 
 /// An unsuccessful answer.
@@ -86,6 +87,7 @@ pub(crate) fn execute(
     };
     call.check_receiver()?;
     let mut out = soap::begin(&request.method);
+    let begun = out.len();
     let mut cookie = None;
     match &request.call {
         Call::RetrieveServiceContent => call.service_content(&mut out),
@@ -115,10 +117,20 @@ pub(crate) fn execute(
             call.authenticated(&mut out, session)?;
         }
     }
+    let waits = matches!(request.call, Call::WaitForUpdatesEx { .. }) && out.len() == begun;
     Ok(Answer {
         body: soap::end(out, &request.method),
         cookie,
+        waits,
     })
+}
+
+/// Tells the collector that a wait begins; without a session there is none.
+pub(crate) fn begin_wait(service: &Service, request: &Request<'_>, cookie: &str) {
+    let shared = service.world.read().names.property_collector;
+    if let Some(collector) = service.sessions.collector(cookie, &request.this.value, shared) {
+        lock(&collector).begin();
+    }
 }
 
 struct Context<'a> {
@@ -145,8 +157,14 @@ impl Context<'_> {
             Call::QueryPerfProviderSummary { .. }
             | Call::QueryAvailablePerfMetric { .. }
             | Call::QueryPerf { .. } => ("PerformanceManager", names.perf_manager),
-            // A view is looked up in its session.
-            Call::DestroyView => return Ok(()),
+            Call::CreatePropertyCollector => ("PropertyCollector", names.property_collector),
+            // Views, collectors and filters are looked up in their session.
+            Call::DestroyView
+            | Call::DestroyPropertyCollector
+            | Call::CreateFilter { .. }
+            | Call::DestroyPropertyFilter
+            | Call::WaitForUpdatesEx { .. }
+            | Call::CancelWaitForUpdates => return Ok(()),
             Call::Unknown => {
                 let this = &self.request.this;
                 return Err(Fault::new("MethodNotFound", "The method is not found.")
@@ -203,6 +221,12 @@ impl Context<'_> {
                     return Err(Fault::not_found(&this.kind, &this.value));
                 }
             }
+            Call::CreatePropertyCollector
+            | Call::DestroyPropertyCollector
+            | Call::CreateFilter { .. }
+            | Call::DestroyPropertyFilter
+            | Call::WaitForUpdatesEx { .. }
+            | Call::CancelWaitForUpdates => self.track(out, session)?,
             Call::QueryOptions { name } => self.options(out, name.as_deref())?,
             Call::QueryPerfProviderSummary { entity } => {
                 self.perf(|source| source.provider(out, entity))?;
@@ -231,6 +255,89 @@ impl Context<'_> {
         })
     }
 
+    /// The methods of change tracking.
+    fn track(&self, out: &mut String, session: &str) -> Result<(), Fault> {
+        let sessions = &self.service.sessions;
+        let this = &self.request.this;
+        let unknown = || Fault::not_found(&this.kind, &this.value);
+        let collector = || {
+            let shared = self.state.names.property_collector;
+            let collector = sessions.collector(session, &this.value, shared);
+            collector
+                .filter(|_| this.kind == "PropertyCollector")
+                .ok_or_else(unknown)
+        };
+        match &self.request.call {
+            Call::CreatePropertyCollector => {
+                let made = sessions.add_collector(session).unwrap_or_default();
+                moref(out, "returnval", "PropertyCollector", &made);
+            }
+            Call::DestroyPropertyCollector => {
+                let known = sessions.remove_collector(session, &this.value);
+                known.then_some(()).ok_or_else(unknown)?;
+            }
+            Call::CreateFilter { filter } => {
+                // Whatever is wrong with it is said now, not at the first wait.
+                properties::retrieve(
+                    &self.scope(),
+                    std::slice::from_ref(filter),
+                    usize::MAX,
+                    self.views(),
+                )?;
+                let filter = lock(&*collector()?).add(filter.clone().into_owned(), &this.value);
+                moref(out, "returnval", "PropertyFilter", &filter);
+            }
+            Call::DestroyPropertyFilter => {
+                let mut collectors = sessions.collectors(session).into_iter();
+                if !collectors.any(|collector| lock(&collector).remove(&this.value)) {
+                    return Err(unknown());
+                }
+            }
+            Call::CancelWaitForUpdates => lock(&*collector()?).cancel(),
+            Call::WaitForUpdatesEx {
+                version,
+                max_wait,
+                max_updates,
+            } => {
+                if max_wait.is_some_and(|seconds| seconds < 0) {
+                    return Err(Fault::invalid_argument("options.maxWaitSeconds"));
+                }
+                let page = self.service.spec.page_size.max(1);
+                let most = match max_updates.map(usize::try_from) {
+                    None => page,
+                    Some(Ok(most)) if most > 0 => most.min(page),
+                    Some(_) => return Err(Fault::invalid_argument("options.maxObjectUpdates")),
+                };
+                let found = lock(&*collector()?).poll(&self.scope(), version, most, self.views())?;
+                if let Some(found) = found {
+                    out.push_str("<returnval>");
+                    out.push_str(&found);
+                    out.push_str("</returnval>");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The views that the caller may name.
+    fn views(&self) -> impl Fn(&Ref<'_>) -> Option<Obj> {
+        let spec = &self.service.spec;
+        let sessions = &self.service.sessions;
+        let session = self.session;
+        move |reference: &Ref<'_>| {
+            let view = match session {
+                Some(session) => sessions.view(session, &reference.value),
+                None if spec.expired_views == ExpiredViews::MissingSet => {
+                    sessions.ghost_view(&reference.value)
+                }
+                None => None,
+            };
+            (reference.kind == "ContainerView").then_some(())?;
+            Some(Obj::View(Arc::clone(&view?)))
+        }
+    }
+
     fn retrieve(
         &self,
         out: &mut String,
@@ -243,20 +350,8 @@ impl Context<'_> {
             Some(Ok(asked)) if asked > 0 => asked,
             Some(_) => return Err(Fault::invalid_argument("options.maxObjects")),
         };
-        let sessions = &self.service.sessions;
-        let view = |reference: &Ref<'_>| {
-            let view = match self.session {
-                Some(session) => sessions.view(session, &reference.value),
-                None if spec.expired_views == ExpiredViews::MissingSet => {
-                    sessions.ghost_view(&reference.value)
-                }
-                None => None,
-            };
-            (reference.kind == "ContainerView").then_some(())?;
-            Some(Obj::View(Arc::clone(&view?)))
-        };
         let page = asked.min(spec.page_size.max(1));
-        let found = properties::retrieve(&self.scope(), filters, page, view)?;
+        let found = properties::retrieve(&self.scope(), filters, page, self.views())?;
         self.page(out, found);
         Ok(())
     }
@@ -356,6 +451,10 @@ impl Context<'_> {
         moref(out, "perfManager", "PerformanceManager", names.perf_manager);
         out.push_str("</returnval>");
     }
+}
+
+fn lock(collector: &Mutex<Collector>) -> MutexGuard<'_, Collector> {
+    collector.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The inner XML of a `UserSession`.

@@ -4,8 +4,11 @@
 //! may ask: it is told whether the caller is authenticated.
 
 mod collect;
+mod details;
 mod objects;
 mod paths;
+mod track;
 
 pub(crate) use collect::{Continuation, Scope, View, retrieve, write_page};
 pub(crate) use objects::{Obj, exists, named, resolve};
+pub(crate) use track::Collector;

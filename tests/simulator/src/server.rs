@@ -38,6 +38,7 @@ use crate::properties;
 use crate::rules::Effects;
 use crate::soap::{self, Fault};
 use crate::spec::TlsMode;
+use crate::waiting;
 
 /// Largest request: 10,000 query specs of 40 metrics are 30 MB.
 const MAX_REQUEST: usize = 128 * 1024 * 1024;
@@ -254,7 +255,7 @@ async fn soap(
                 cookie: cookie.as_deref(),
                 user_agent: &user_agent,
             };
-            methods::execute(service, &request, &caller, &effects)
+            waiting::execute(service, &request, &caller, &effects).await
         }
     };
     let reply = match result {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Reading};
 use crate::grid::MICROS;
-use crate::properties::{Continuation, View};
+use crate::properties::{Collector, Continuation, View};
 use crate::spec::Spec;
 use crate::value::mix;
 
@@ -69,6 +69,7 @@ struct Session {
     used: i64,
     views: HashMap<String, Arc<View>>,
     tokens: HashMap<String, Continuation>,
+    collectors: HashMap<String, Arc<Mutex<Collector>>>,
 }
 
 /// What `UserSession` says.
@@ -217,6 +218,7 @@ impl Sessions {
                 used: now,
                 views: HashMap::new(),
                 tokens: HashMap::new(),
+                collectors: HashMap::new(),
             },
         );
         table.stats.logins += 1;
@@ -262,6 +264,40 @@ impl Sessions {
         let mut table = self.table();
         let session = table.open.get_mut(cookie);
         session.is_some_and(|s| s.views.remove(moref).is_some())
+    }
+
+    /// Makes a property collector of the session's own; answers its MoRef.
+    pub(crate) fn add_collector(&self, cookie: &str) -> Option<String> {
+        let mut table = self.table();
+        table.next += 1;
+        let number = mix(table.seed ^ table.next.rotate_left(23));
+        let session = table.open.get_mut(cookie)?;
+        let moref = format!("session[{}]52{:014x}", session.info.key, number >> 8);
+        session.collectors.insert(moref.clone(), Arc::default());
+        Some(moref)
+    }
+
+    /// A property collector of the session's own, or the session's state of the server's one, `shared`.
+    pub(crate) fn collector(&self, cookie: &str, moref: &str, shared: &str) -> Option<Arc<Mutex<Collector>>> {
+        let mut table = self.table();
+        let collectors = &mut table.open.get_mut(cookie)?.collectors;
+        if moref == shared {
+            collectors.entry(moref.to_owned()).or_default();
+        }
+        collectors.get(moref).cloned()
+    }
+
+    /// Every property collector of a session that has been used.
+    pub(crate) fn collectors(&self, cookie: &str) -> Vec<Arc<Mutex<Collector>>> {
+        let table = self.table();
+        let session = table.open.get(cookie);
+        session.map_or_else(Vec::new, |session| session.collectors.values().cloned().collect())
+    }
+
+    pub(crate) fn remove_collector(&self, cookie: &str, moref: &str) -> bool {
+        let mut table = self.table();
+        let session = table.open.get_mut(cookie);
+        session.is_some_and(|s| s.collectors.remove(moref).is_some())
     }
 
     /// Stores the rest of a result; answers its page token.

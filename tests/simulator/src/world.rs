@@ -4,8 +4,7 @@
 //! that the log ([`Truth`]) and what the server serves are one record. Never speaks a protocol and
 //! never computes a value.
 //!
-//! Still to come here: tasks, snapshots and the change log behind WaitForUpdatesEx (one more list in
-//! `State`, fed by [`World::apply`]).
+//! Still to come here: tasks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -20,6 +19,9 @@ use crate::spec::{PlatformKind, Spec};
 use crate::truth::{EntityKind, EntityRecord, Late, Run, Truth, Unreachable, Withheld};
 
 mod inventory;
+mod snapshots;
+
+pub(crate) use snapshots::Snapshot;
 
 pub(crate) use inventory::{Details, HostDetails, Names, VmDetails};
 
@@ -136,6 +138,27 @@ pub enum Event {
         /// What becomes of its samples.
         ring: RingFate,
     },
+    /// A snapshot of a VM is taken, below its current one.
+    CreateSnapshot {
+        /// MoRef.
+        vm: String,
+        /// Name of the snapshot.
+        name: String,
+    },
+    /// A snapshot is removed; those below it move up.
+    RemoveSnapshot {
+        /// MoRef of the VM.
+        vm: String,
+        /// Name of the snapshot; the first one with that name.
+        name: String,
+    },
+    /// The overall status of a VM or host changes, of which the server tells nobody.
+    SetStatus {
+        /// MoRef of a VM or host.
+        entity: String,
+        /// `green`, `yellow`, `red` or `gray`.
+        status: String,
+    },
     /// A VM gets another number of vCPUs (hot-add if it runs).
     SetVcpus {
         /// MoRef.
@@ -218,6 +241,9 @@ pub enum WorldError {
     /// Stamps that are published already can't become late.
     #[error("stamp {0} is published already")]
     Published(i64),
+    /// No such snapshot.
+    #[error("there is no snapshot {0:?}")]
+    Snapshot(String),
     /// No such counter.
     #[error("there is no counter {0:?}")]
     Counter(String),
@@ -247,6 +273,10 @@ pub(crate) struct State {
     pub(crate) names: Names,
     pub(crate) numbering: Numbering,
     pub(crate) epoch: u32,
+    /// Grows with every event: what a waiting property collector looks at.
+    pub(crate) version: u64,
+    /// Overall status where it is not green.
+    pub(crate) status: HashMap<usize, String>,
     next_vm: usize,
     spec: Spec,
 }
@@ -280,7 +310,9 @@ impl World {
     pub fn apply(&self, event: Event) -> Result<String, WorldError> {
         let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
         let horizon = self.inner.clock.horizon();
-        state.apply(event, horizon)
+        let moref = state.apply(event, horizon)?;
+        state.version += 1;
+        Ok(moref)
     }
 
     /// The log up to now.
@@ -544,6 +576,17 @@ impl State {
                 Ok(entity)
             }
             Event::MoveVm { vm, host, ring } => self.relocate(&vm, &host, ring, horizon),
+            Event::CreateSnapshot { vm, name } => self.create_snapshot(&vm, name, horizon),
+            Event::RemoveSnapshot { vm, name } => self.remove_snapshot(&vm, &name),
+            Event::SetStatus { entity, status } => {
+                let index = self.live.get(&entity).copied();
+                let index = index.ok_or_else(|| WorldError::Unknown {
+                    kind: EntityKind::Vm,
+                    moref: entity.clone(),
+                })?;
+                self.status.insert(index, status);
+                Ok(entity)
+            }
             Event::SetVcpus { vm, vcpus } => self.resize(&vm, vcpus, horizon),
             Event::HostLink { host, link } => self.link(&host, link, horizon),
             Event::Maintenance { host, on } => {

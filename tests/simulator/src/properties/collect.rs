@@ -29,6 +29,17 @@ pub(crate) struct Continuation {
     page: usize,
 }
 
+impl Continuation {
+    /// All objects of the result, each with its paths.
+    pub(super) fn into_objects(self) -> impl Iterator<Item = (Obj, Vec<String>)> {
+        let paths = self.paths;
+        self.rest.into_iter().map(move |(object, number)| {
+            let wanted = paths.get(number).cloned().unwrap_or_default();
+            (object, wanted)
+        })
+    }
+}
+
 /// What properties are written from.
 pub(crate) struct Scope<'a> {
     pub(crate) state: &'a State,
@@ -140,11 +151,12 @@ fn check(set: &PropSet<'_>) -> Result<(), Fault> {
             "This simulator has no all=true; name the paths.",
         ));
     }
-    let Some(known) = paths::of_type(&set.kind) else {
+    if paths::of_type(&set.kind).is_none() {
         return Err(Fault::new("InvalidType", "").with("argument", &set.kind));
-    };
+    }
     for path in &set.paths {
-        if !known.contains(&&**path) && !paths::is_composite(&set.kind, path) {
+        let known = paths::has(&set.kind, path).unwrap_or_default();
+        if !known && !paths::is_composite(&set.kind, path) {
             return Err(Fault::invalid_property(path));
         }
     }

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::collect::Scope;
+use super::details;
 use super::objects::{FolderKind, Obj, pool_of};
 use crate::counters;
 use crate::grid;
@@ -25,6 +26,7 @@ enum Value {
     Unset,
     Text(String),
     Enum(&'static str, &'static str),
+    Status(String),
     Int(i32),
     Long(i64),
     Short(i16),
@@ -75,8 +77,16 @@ const VM: &[&str] = &[
     "config.hardware.numCPU",
     "config.hardware.memoryMB",
     "config.hardware.numCoresPerSocket",
+    "config.hardware.device",
     "guest.hostName",
+    "guest.guestFullName",
+    "guest.ipAddress",
+    "guest.net",
     "guest.toolsRunningStatus",
+    "guest.toolsVersionStatus2",
+    "snapshot",
+    "summary.storage.committed",
+    "summary.storage.uncommitted",
 ];
 
 const HOST: &[&str] = &[
@@ -115,6 +125,7 @@ const HOST: &[&str] = &[
     "summary.config.product.apiType",
     "summary.config.product.apiVersion",
     "hardware.systemInfo.uuid",
+    "config.virtualNicManagerInfo.netConfig",
 ];
 
 const FOLDER: &[&str] = &["name", "parent", "overallStatus", "childType", "childEntity"];
@@ -146,6 +157,14 @@ const COMPUTE: &[&str] = &[
     "summary.numEffectiveHosts",
 ];
 
+/// What a cluster has beyond a compute resource.
+const CLUSTER: &[&str] = &[
+    "configuration.dasConfig.enabled",
+    "configuration.drsConfig.enabled",
+];
+
+const PORTGROUP: &[&str] = &["name", "parent", "overallStatus", "key"];
+
 const POOL: &[&str] = &["name", "parent", "overallStatus", "owner", "vm", "resourcePool"];
 
 const DATASTORE: &[&str] = &[
@@ -158,7 +177,10 @@ const DATASTORE: &[&str] = &[
     "summary.capacity",
     "summary.freeSpace",
     "summary.accessible",
+    "summary.maintenanceMode",
     "summary.multipleHostAccess",
+    "summary.uncommitted",
+    "host",
 ];
 
 /// Data objects that can be asked for whole: type, path, data type, children.
@@ -238,6 +260,16 @@ const COMPOSITES: &[(&str, &str, &str, &[&str])] = &[
     ),
 ];
 
+/// Whether a type has a path; `None` = no such type.
+pub(super) fn has(kind: &str, path: &str) -> Option<bool> {
+    let more = if kind == "ClusterComputeResource" {
+        CLUSTER
+    } else {
+        &[]
+    };
+    Some(of_type(kind)?.contains(&path) || more.contains(&path))
+}
+
 /// The paths of a type; `None` = no such type.
 pub(super) fn of_type(kind: &str) -> Option<&'static [&'static str]> {
     Some(match kind {
@@ -250,11 +282,11 @@ pub(super) fn of_type(kind: &str) -> Option<&'static [&'static str]> {
         "Datastore" => DATASTORE,
         "ManagedEntity"
         | "Network"
-        | "DistributedVirtualPortgroup"
         | "OpaqueNetwork"
         | "StoragePod"
         | "DistributedVirtualSwitch"
         | "VmwareDistributedVirtualSwitch" => ENTITY,
+        "DistributedVirtualPortgroup" => PORTGROUP,
         "PerformanceManager" => &["perfCounter", "historicalInterval"],
         "SessionManager" => &["currentSession"],
         "ServiceInstance" => &["serverClock"],
@@ -291,6 +323,9 @@ pub(super) fn write(out: &mut String, scope: &Scope<'_>, object: &Obj, path: &st
         }
         _ => {}
     }
+    if let Some(outcome) = details::write(out, scope, object, path) {
+        return outcome;
+    }
     if let Some((_, _, data, children)) = COMPOSITES.iter().find(|r| r.0 == kind && r.1 == path) {
         out.push_str("<val xsi:type=\"");
         out.push_str(data);
@@ -318,6 +353,7 @@ fn typed(out: &mut String, state: &State, value: Value) -> Outcome {
         Value::Unset => return Outcome::Unset,
         Value::Text(text) => scalar(out, "xsd:string", &text),
         Value::Enum(kind, text) => scalar(out, kind, text),
+        Value::Status(text) => scalar(out, "ManagedEntityStatus", &text),
         Value::Int(number) => scalar(out, "xsd:int", &number.to_string()),
         Value::Long(number) => scalar(out, "xsd:long", &number.to_string()),
         Value::Short(number) => scalar(out, "xsd:short", &number.to_string()),
@@ -353,7 +389,7 @@ fn typed(out: &mut String, state: &State, value: Value) -> Outcome {
 fn plain(out: &mut String, state: &State, name: &str, value: Value) {
     match value {
         Value::Unset => {}
-        Value::Text(text) => element(out, name, &text),
+        Value::Text(text) | Value::Status(text) => element(out, name, &text),
         Value::Enum(_, text) => element(out, name, text),
         Value::Int(number) => element(out, name, &number.to_string()),
         Value::Long(number) => element(out, name, &number.to_string()),
@@ -377,7 +413,13 @@ fn value(scope: &Scope<'_>, object: &Obj, path: &str) -> Value {
     let state = scope.state;
     match path {
         "parent" => return object.parent(state).map_or(Value::Unset, Value::Ref),
-        "overallStatus" => return Value::Enum("ManagedEntityStatus", "green"),
+        "overallStatus" => {
+            let status = match object {
+                Obj::Host(index) | Obj::Vm(index) => state.status.get(index).map(String::as_str),
+                _ => None,
+            };
+            return Value::Status(status.unwrap_or("green").to_owned());
+        }
         _ => {}
     }
     match object {
@@ -475,6 +517,22 @@ fn vm_value(scope: &Scope<'_>, index: usize, vm: &VmDetails, record: &EntityReco
         "guest.hostName" if running && record.profile.tools => {
             Value::Text(format!("{}.guest.example.com", record.moref))
         }
+        "guest.guestFullName" if running && record.profile.tools => Value::Text(vm.guest.to_owned()),
+        "guest.ipAddress" if running && record.profile.tools => Value::Text(details::address(index, 0)),
+        "guest.toolsVersionStatus2" => Value::Text(
+            if record.profile.tools {
+                "guestToolsCurrent"
+            } else {
+                "guestToolsNotInstalled"
+            }
+            .to_owned(),
+        ),
+        "summary.storage.committed" => {
+            Value::Long(details::disk_bytes(vm) / 2 * i64::from(record.profile.disks))
+        }
+        "summary.storage.uncommitted" => {
+            Value::Long(details::disk_bytes(vm) / 2 * i64::from(record.profile.disks))
+        }
         "guest.toolsRunningStatus" => Value::Text(
             if running && record.profile.tools {
                 "guestToolsRunning"
@@ -568,13 +626,15 @@ fn cluster_value(state: &State, object: &Obj, number: usize, path: &str) -> Valu
             let threads: u16 = members().map(|h| h.threads).sum();
             Value::Short(i16::try_from(threads).unwrap_or(i16::MAX))
         }
+        "configuration.drsConfig.enabled" => Value::Bool(number.is_multiple_of(2)),
+        "configuration.dasConfig.enabled" => Value::Bool(true),
         "summary.numHosts" => count(members().count()),
         "summary.numEffectiveHosts" => count(effective().count()),
         _ => Value::Unset,
     }
 }
 
-fn datastore_name(number: u32) -> String {
+pub(super) fn datastore_name(number: u32) -> String {
     format!("datastore-{:02}", number + 1)
 }
 
@@ -590,6 +650,8 @@ fn datastore_value(state: &State, number: usize, path: &str) -> Value {
         "summary.type" => Value::Text("VMFS".to_owned()),
         "summary.capacity" => Value::Long(size << 40),
         "summary.freeSpace" => Value::Long((size << 40) / 3),
+        "summary.uncommitted" => Value::Long((size << 40) / 2),
+        "summary.maintenanceMode" => Value::Text("normal".to_owned()),
         "summary.accessible" | "summary.multipleHostAccess" => Value::Bool(true),
         _ => Value::Unset,
     }
@@ -686,6 +748,9 @@ mod tests {
             for path in of_type(kind).expect("type") {
                 let mut out = String::new();
                 let outcome = write(&mut out, &scope, &object, path);
+                if *path == "snapshot" {
+                    continue; // There is none yet.
+                }
                 assert_eq!(outcome, Outcome::Written, "{kind} {path}");
             }
             for (_, path, _, _) in COMPOSITES.iter().filter(|row| row.0 == kind) {

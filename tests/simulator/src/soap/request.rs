@@ -50,6 +50,19 @@ pub(crate) enum Call<'a> {
         recursive: bool,
     },
     DestroyView,
+    CreatePropertyCollector,
+    DestroyPropertyCollector,
+    CreateFilter {
+        filter: Filter<'a>,
+    },
+    DestroyPropertyFilter,
+    WaitForUpdatesEx {
+        version: Text<'a>,
+        /// Seconds; `None` = as long as possible.
+        max_wait: Option<i32>,
+        max_updates: Option<i32>,
+    },
+    CancelWaitForUpdates,
     QueryOptions {
         name: Option<Text<'a>>,
     },
@@ -68,31 +81,69 @@ pub(crate) enum Call<'a> {
 }
 
 /// `PropertyFilterSpec`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Filter<'a> {
     pub(crate) props: Vec<PropSet<'a>>,
     pub(crate) objects: Vec<ObjectSet<'a>>,
     pub(crate) report_missing: bool,
 }
 
+impl Filter<'_> {
+    /// The same filter, kept beyond its request.
+    pub(crate) fn into_owned(self) -> Filter<'static> {
+        Filter {
+            props: self.props.into_iter().map(PropSet::into_owned).collect(),
+            objects: self.objects.into_iter().map(ObjectSet::into_owned).collect(),
+            report_missing: self.report_missing,
+        }
+    }
+}
+
 /// `PropertySpec`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PropSet<'a> {
     pub(crate) kind: Text<'a>,
     pub(crate) all: bool,
     pub(crate) paths: Vec<Text<'a>>,
 }
 
+impl PropSet<'_> {
+    fn into_owned(self) -> PropSet<'static> {
+        PropSet {
+            kind: keep(self.kind),
+            all: self.all,
+            paths: self.paths.into_iter().map(keep).collect(),
+        }
+    }
+}
+
+fn keep(text: Text<'_>) -> Text<'static> {
+    text.into_owned().into()
+}
+
 /// `ObjectSpec`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ObjectSet<'a> {
     pub(crate) object: Ref<'a>,
     pub(crate) skip: bool,
     pub(crate) select: Vec<Selection<'a>>,
 }
 
+impl ObjectSet<'_> {
+    fn into_owned(self) -> ObjectSet<'static> {
+        ObjectSet {
+            object: Ref {
+                kind: keep(self.object.kind),
+                value: keep(self.object.value),
+            },
+            skip: self.skip,
+            select: self.select.into_iter().map(Selection::into_owned).collect(),
+        }
+    }
+}
+
 /// `SelectionSpec` or `TraversalSpec`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Selection<'a> {
     /// By the name of a traversal elsewhere in the object set.
     Named(Text<'a>),
@@ -103,6 +154,27 @@ pub(crate) enum Selection<'a> {
         skip: bool,
         select: Vec<Selection<'a>>,
     },
+}
+
+impl Selection<'_> {
+    fn into_owned(self) -> Selection<'static> {
+        match self {
+            Self::Named(name) => Selection::Named(keep(name)),
+            Self::Traversal {
+                name,
+                kind,
+                path,
+                skip,
+                select,
+            } => Selection::Traversal {
+                name: name.map(keep),
+                kind: keep(kind),
+                path: keep(path),
+                skip,
+                select: select.into_iter().map(Self::into_owned).collect(),
+            },
+        }
+    }
 }
 
 /// `PerfQuerySpec`. Times are server times in microseconds.
@@ -328,6 +400,32 @@ fn arguments<'a>(cursor: &mut Cursor<'a>, method: &str) -> Result<Call<'a>, Refu
             }
         }
         "DestroyView" => Call::DestroyView,
+        "CreatePropertyCollector" => Call::CreatePropertyCollector,
+        "DestroyPropertyCollector" => Call::DestroyPropertyCollector,
+        "CreateFilter" => {
+            if cursor.enter("spec")?.is_none() {
+                return Err(missing("spec", method));
+            }
+            let filter = filter(cursor)?;
+            boolean(&cursor.required("partialUpdates", method)?, "partialUpdates")?;
+            Call::CreateFilter { filter }
+        }
+        "DestroyPropertyFilter" => Call::DestroyPropertyFilter,
+        "WaitForUpdatesEx" => {
+            let version = cursor.optional("version")?.unwrap_or_default();
+            let (mut max_wait, mut max_updates) = (None, None);
+            if cursor.enter("options")?.is_some() {
+                max_wait = optional_number(cursor, "maxWaitSeconds")?;
+                max_updates = optional_number(cursor, "maxObjectUpdates")?;
+                cursor.leave("vmodl.query.PropertyCollector.WaitOptions")?;
+            }
+            Call::WaitForUpdatesEx {
+                version,
+                max_wait,
+                max_updates,
+            }
+        }
+        "CancelWaitForUpdates" => Call::CancelWaitForUpdates,
         "QueryOptions" => Call::QueryOptions {
             name: cursor.optional("name")?,
         },

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use super::{HostLink, PowerState, State};
+use super::{HostLink, PowerState, Snapshot, State};
 use crate::clock::{self, Clock};
 use crate::counters::Numbering;
 use crate::grid;
@@ -50,6 +50,7 @@ pub(crate) struct VmDetails {
     pub(crate) uuid: String,
     pub(crate) instance_uuid: String,
     pub(crate) guest: &'static str,
+    pub(crate) snapshots: Vec<Snapshot>,
 }
 
 /// MoRefs of everything that is not a host or VM. Real ones differ between vCenter and ESXi.
@@ -238,6 +239,8 @@ pub(super) fn build(spec: &Spec, clock: &Clock) -> State {
         names: Names::new(spec, clusters, datastores),
         numbering: Numbering::new(spec.kind, 0),
         epoch: 0,
+        version: 0,
+        status: HashMap::new(),
         next_vm: spec.vms + spec.templates,
         spec: spec.clone(),
     }
@@ -383,6 +386,7 @@ pub(super) fn vm(
         uuid: uuid(spec.seed, 3, number),
         instance_uuid: uuid(spec.seed, 4, number),
         guest: GUESTS.get(guest).copied().unwrap_or_default(),
+        snapshots: Vec::new(),
     };
     (record, details)
 }

@@ -14,6 +14,7 @@
     reason = "the support module is part of a test"
 )]
 
+mod changes;
 mod support;
 
 use std::time::Duration;

@@ -1,0 +1,274 @@
+//! The inventory: what changes on the server is in SQL at once, and nothing goes by mistake.
+
+use std::time::Duration;
+
+use vsphere_simulator::rules::{Action, Rule};
+use vsphere_simulator::{Event, RingFate};
+
+use crate::rig::{Rig, small};
+use crate::wait;
+
+/// Waits until a query that counts finds `wanted`.
+async fn counts(client: &tokio_postgres::Client, sql: &str, wanted: i64) {
+    wait::until(sql, async || {
+        let found: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!("{found} instead of {wanted}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_in_sql_without_another_reading() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let client = rig.client().await;
+    let (world, calls) = (rig.simulator.world(), rig.simulator.calls());
+    let readings = || {
+        let full = ["CreateFilter", "CreateContainerView", "RetrievePropertiesEx"];
+        full.map(|method| calls.count(method))
+    };
+    let before = readings();
+    // So many that telling them takes more than one answer.
+    let vms = world.running_vms();
+    let hosts = world.hosts();
+    world.rename(&vms[0], "renamed%2f1").unwrap();
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE name = 'renamed/1'",
+        1,
+    )
+    .await;
+    world.power_off(&vms[1]).unwrap();
+    let off = format!(
+        "SELECT count(*) FROM virt_vm WHERE moref = '{}' AND power_state = 'off'",
+        vms[1]
+    );
+    counts(&client, &off, 1).await;
+
+    let here = "SELECT h.moref FROM virt_vm v JOIN virt_host h USING (host_id) WHERE v.moref = $1";
+    let from: String = client.query_one(here, &[&vms[2]]).await.unwrap().get(0);
+    // A placement lasts.
+    rig.pass(Duration::from_secs(1));
+    let to = hosts.iter().find(|host| **host != from).unwrap();
+    world.move_vm(&vms[2], to, RingFate::Kept).unwrap();
+    let moved = format!(
+        "SELECT count(*) FROM virt_vm_placement p JOIN virt_vm v USING (vm_id) JOIN virt_host h ON h.host_id = p.host_id \
+         WHERE v.moref = '{}' AND ((h.moref = '{from}' AND to_time IS NOT NULL) OR (h.moref = '{to}' AND to_time IS NULL))",
+        vms[2]
+    );
+    counts(&client, &moved, 2).await;
+
+    for name in ["one", "two"] {
+        world
+            .apply(Event::CreateSnapshot {
+                vm: vms[3].clone(),
+                name: name.to_owned(),
+            })
+            .unwrap();
+    }
+    let tree =
+        "SELECT count(*) FROM virt_vm_snapshot_tree WHERE path = 'one / two' AND depth = 2 AND is_current";
+    counts(&client, tree, 1).await;
+    world
+        .apply(Event::RemoveSnapshot {
+            vm: vms[3].clone(),
+            name: "one".to_owned(),
+        })
+        .unwrap();
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm_snapshot WHERE removed_at IS NOT NULL",
+        1,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm_snapshot_tree WHERE path = 'two' AND depth = 1",
+        1,
+    )
+    .await;
+
+    let new = world.create_vm(Some("new"), None).unwrap();
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE name = 'new' AND removed_at IS NULL",
+        1,
+    )
+    .await;
+    world.delete_vm(&new).unwrap();
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE name = 'new' AND removed_at IS NOT NULL",
+        1,
+    )
+    .await;
+    let parts = "SELECT count(*) FROM virt_vm_disk JOIN virt_vm v USING (vm_id) \
+                 WHERE v.name = 'new' AND virt_vm_disk.removed_at IS NULL";
+    counts(&client, parts, 0).await;
+    assert_eq!(readings(), before, "nothing was read again");
+
+    // What changes in silence is read at the interval, or on request.
+    world
+        .apply(Event::SetStatus {
+            entity: vms[4].clone(),
+            status: "red".to_owned(),
+        })
+        .unwrap();
+    daemon.discover().await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE overall_status = 'red'",
+        1,
+    )
+    .await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_session_ends_in_the_same_state() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let client = rig.client().await;
+    let world = rig.simulator.world();
+    let vms = world.running_vms();
+    rig.simulator.sessions().expire_all();
+    world.rename(&vms[0], "meanwhile").unwrap();
+    world.create_vm(Some("new"), None).unwrap();
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE name IN ('meanwhile', 'new')",
+        2,
+    )
+    .await;
+    world.rename(&vms[0], "after").unwrap();
+    counts(&client, "SELECT count(*) FROM virt_vm WHERE name = 'after'", 1).await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE removed_at IS NOT NULL",
+        0,
+    )
+    .await;
+    assert_eq!(rig.simulator.calls().count("CreateFilter"), 2);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_or_partial_answer_removes_nothing() {
+    let rig = Rig::new(small()).await;
+    rig.start().await.stop().await;
+    let client = rig.client().await;
+    let world = rig.simulator.world();
+    let all = "SELECT count(*) FROM (SELECT 1 FROM virt_vm WHERE removed_at IS NULL \
+               UNION ALL SELECT 1 FROM virt_host WHERE removed_at IS NULL \
+               UNION ALL SELECT 1 FROM virt_datastore WHERE removed_at IS NULL) AS every";
+    let there: i64 = client.query_one(all, &[]).await.unwrap().get(0);
+    assert_eq!(there, 13 + 3 + 2);
+
+    // A server that starts: first it shows nothing, then a part.
+    let nothing = "<returnval><version>1</version><truncated>false</truncated></returnval>";
+    let body = format!(
+        "<soapenv:Envelope xmlns:soapenv=\"http://schemas.xmlsoap.org/soap/envelope/\"><soapenv:Body>\
+         <WaitForUpdatesExResponse xmlns=\"urn:vim25\">{nothing}</WaitForUpdatesExResponse>\
+         </soapenv:Body></soapenv:Envelope>"
+    );
+    let rule = rig.simulator.rules().add(
+        Rule::on(
+            "WaitForUpdatesEx",
+            Action::Body {
+                text: body,
+                content_type: "text/xml".to_owned(),
+            },
+        )
+        .times(1),
+    );
+    let daemon = rig.start().await;
+    daemon.discover().await;
+    counts(&client, all, there).await;
+    daemon.stop().await;
+    rig.simulator.rules().remove(rule);
+
+    // What went while nobody looked could as well be not there yet.
+    world.delete_vm(&world.running_vms()[0]).unwrap();
+    let daemon = rig.start().await;
+    daemon.discover().await;
+    counts(&client, all, there).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_that_is_shown_is_in_sql() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let client = rig.client().await;
+    let whole = [
+        "SELECT count(*) FROM virt_datacenter WHERE name = 'DC-1'",
+        "SELECT count(*) FROM virt_cluster JOIN virt_datacenter USING (datacenter_id) \
+         WHERE host_count = 3 AND effective_host_count = 3 AND total_cpu_mhz > 0 AND total_memory_mib > 0 \
+         AND drs_enabled AND ha_enabled AND virt_cluster.overall_status = 'green'",
+        "SELECT count(*) FROM virt_resource_pool JOIN virt_cluster USING (cluster_id) \
+         WHERE virt_resource_pool.name = 'Resources' AND parent_id IS NULL",
+    ];
+    for sql in whole {
+        counts(&client, sql, 1).await;
+    }
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_datastore WHERE cardinality(host_ids) = 3 AND type = 'VMFS' AND is_accessible \
+         AND used_bytes = capacity_bytes - free_bytes AND round(usage_percent) = 67 AND used_gb > 6000",
+        2,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_host JOIN virt_cluster USING (cluster_id) WHERE management_ip LIKE '10.200.%' \
+         AND vendor = 'Synthetic Inc.' AND socket_count > 0 AND core_count > 0 AND cpu_mhz > 0 AND memory_mib > 0 \
+         AND virt_host.version = '8.0.3' AND build = '24022510' AND booted_at IS NOT NULL \
+         AND connection_state = 'connected'",
+        3,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm JOIN virt_datacenter USING (datacenter_id) WHERE folder_path = '/DC-1' \
+         AND guest_os IS NOT NULL AND committed_bytes > 0 AND (resource_pool_id IS NULL) = is_template",
+        13,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm_disk WHERE capacity_bytes > 0 AND file LIKE '[datastore-%'",
+        26,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm_nic JOIN virt_vm USING (vm_id) WHERE type = 'vmxnet3' AND network = 'VM Network' \
+         AND mac LIKE '00:50:56:%' AND cardinality(ip_addresses) = \
+             CASE tools_running WHEN 'guestToolsRunning' THEN 2 ELSE 0 END",
+        13,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm_placement WHERE to_time IS NULL",
+        13,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_datastore_metrics WHERE capacity_bytes > 0",
+        2,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(DISTINCT cluster_id) FROM virt_cluster_metrics WHERE hosts = 3 AND cpu_usage_mhz > 0",
+        1,
+    )
+    .await;
+    daemon.stop().await;
+}

@@ -1,0 +1,203 @@
+//! The properties that are structures: devices, networks of the guest, snapshots, mounts.
+
+use super::collect::Scope;
+use super::objects::Obj;
+use super::paths::{Outcome, datastore_name};
+use crate::grid;
+use crate::soap::{element, moref};
+use crate::truth::EntityRecord;
+use crate::world::{HostLink, PowerState, Snapshot, State, VmDetails};
+
+/// The device keys that vSphere gives out.
+const FIRST_NIC: u32 = 4000;
+const FIRST_DISK: u32 = 2000;
+
+/// Writes a property's `val`; `None` = it is not one of these.
+pub(super) fn write(out: &mut String, scope: &Scope<'_>, object: &Obj, path: &str) -> Option<Outcome> {
+    let state = scope.state;
+    match (object, path) {
+        (Obj::Vm(index), _) => {
+            let vm = state.vm(*index)?;
+            let record = state.truth.entities.get(*index)?;
+            let running = vm.power == PowerState::PoweredOn && record.profile.tools;
+            match path {
+                "config.hardware.device" => devices(out, *index, vm, record),
+                "guest.net" if running => guest_nets(out, *index, record),
+                "snapshot" if !vm.snapshots.is_empty() => snapshots(out, &record.moref, vm),
+                "guest.net" | "snapshot" => return Some(Outcome::Unset),
+                _ => return None,
+            }
+        }
+        (Obj::Host(index), "config.virtualNicManagerInfo.netConfig") => {
+            if state.host(*index)?.link != HostLink::Connected {
+                return Some(Outcome::Unset);
+            }
+            management(out, *index);
+        }
+        (Obj::Datastore(number), "host") => mounts(out, state, *number),
+        _ => return None,
+    }
+    Some(Outcome::Written)
+}
+
+/// Capacity of one disk.
+pub(super) fn disk_bytes(vm: &VmDetails) -> i64 {
+    (i64::from(vm.vcpus) * 20) << 30
+}
+
+fn mac(vm: usize, nic: u32) -> String {
+    let number = u32::try_from(vm).unwrap_or_default() * 8 + nic;
+    let [_, a, b, c] = number.to_be_bytes();
+    format!("00:50:56:{a:02x}:{b:02x}:{c:02x}")
+}
+
+/// Address of a guest's NIC.
+pub(super) fn address(vm: usize, nic: u32) -> String {
+    let number = u32::try_from(vm).unwrap_or_default();
+    let [_, _, a, b] = number.to_be_bytes();
+    format!("10.{nic}.{a}.{b}")
+}
+
+fn label(out: &mut String, text: &str) {
+    out.push_str("<deviceInfo>");
+    element(out, "label", text);
+    element(out, "summary", text);
+    out.push_str("</deviceInfo>");
+}
+
+fn devices(out: &mut String, index: usize, vm: &VmDetails, record: &EntityRecord) {
+    out.push_str("<val xsi:type=\"ArrayOfVirtualDevice\">");
+    out.push_str("<VirtualDevice xsi:type=\"ParaVirtualSCSIController\"><key>1000</key>");
+    label(out, "SCSI controller 0");
+    out.push_str("<busNumber>0</busNumber></VirtualDevice>");
+    let store = record.profile.datastores.first().copied().unwrap_or(0);
+    for disk in 0..record.profile.disks {
+        out.push_str("<VirtualDevice xsi:type=\"VirtualDisk\">");
+        element(out, "key", &(FIRST_DISK + disk).to_string());
+        label(out, &format!("Hard disk {}", disk + 1));
+        out.push_str("<backing xsi:type=\"VirtualDiskFlatVer2BackingInfo\">");
+        let file = format!("[{}] {}/disk_{disk}.vmdk", datastore_name(store), record.moref);
+        element(out, "fileName", &file);
+        element(out, "diskMode", "persistent");
+        element(
+            out,
+            "thinProvisioned",
+            if disk % 2 == 0 { "true" } else { "false" },
+        );
+        out.push_str("</backing>");
+        element(out, "controllerKey", "1000");
+        element(out, "unitNumber", &disk.to_string());
+        element(out, "capacityInKB", &(disk_bytes(vm) / 1024).to_string());
+        element(out, "capacityInBytes", &disk_bytes(vm).to_string());
+        out.push_str("</VirtualDevice>");
+    }
+    for nic in 0..record.profile.nics {
+        out.push_str("<VirtualDevice xsi:type=\"VirtualVmxnet3\">");
+        element(out, "key", &(FIRST_NIC + nic).to_string());
+        label(out, &format!("Network adapter {}", nic + 1));
+        out.push_str("<backing xsi:type=\"VirtualEthernetCardNetworkBackingInfo\">");
+        element(out, "deviceName", "VM Network");
+        out.push_str("</backing><connectable>");
+        element(out, "startConnected", "true");
+        element(out, "connected", "true");
+        out.push_str("</connectable>");
+        element(out, "addressType", "assigned");
+        element(out, "macAddress", &mac(index, nic));
+        out.push_str("</VirtualDevice>");
+    }
+    out.push_str("</val>");
+}
+
+fn guest_nets(out: &mut String, index: usize, record: &EntityRecord) {
+    out.push_str("<val xsi:type=\"ArrayOfGuestNicInfo\">");
+    for nic in 0..record.profile.nics {
+        out.push_str("<GuestNicInfo>");
+        element(out, "network", "VM Network");
+        element(out, "ipAddress", &address(index, nic));
+        element(out, "ipAddress", &format!("fe80::{index:x}:{nic:x}"));
+        element(out, "macAddress", &mac(index, nic));
+        element(out, "connected", "true");
+        element(out, "deviceConfigId", &(FIRST_NIC + nic).to_string());
+        out.push_str("</GuestNicInfo>");
+    }
+    // An interface that only the guest knows.
+    out.push_str("<GuestNicInfo><ipAddress>172.17.0.1</ipAddress><connected>true</connected>");
+    out.push_str("<deviceConfigId>-1</deviceConfigId></GuestNicInfo></val>");
+}
+
+fn snapshot_moref(vm: &str, snapshot: &Snapshot) -> String {
+    format!("snapshot-{vm}-{}", snapshot.id)
+}
+
+fn snapshots(out: &mut String, moref_of_vm: &str, vm: &VmDetails) {
+    out.push_str("<val xsi:type=\"VirtualMachineSnapshotInfo\">");
+    if let Some(current) = vm.snapshots.iter().find(|snapshot| snapshot.current) {
+        let value = snapshot_moref(moref_of_vm, current);
+        moref(out, "currentSnapshot", "VirtualMachineSnapshot", &value);
+    }
+    level(out, "rootSnapshotList", moref_of_vm, vm, None);
+    out.push_str("</val>");
+}
+
+fn level(out: &mut String, name: &str, moref_of_vm: &str, vm: &VmDetails, parent: Option<usize>) {
+    for snapshot in vm.snapshots.iter().filter(|snapshot| snapshot.parent == parent) {
+        out.push_str(&format!("<{name}>"));
+        let value = snapshot_moref(moref_of_vm, snapshot);
+        moref(out, "snapshot", "VirtualMachineSnapshot", &value);
+        moref(out, "vm", "VirtualMachine", moref_of_vm);
+        element(out, "name", &snapshot.name);
+        element(out, "description", "");
+        element(out, "id", &snapshot.id.to_string());
+        let mut time = String::new();
+        grid::push_micros(&mut time, snapshot.created_at);
+        element(out, "createTime", &time);
+        element(out, "state", snapshot.power);
+        element(out, "quiesced", "false");
+        level(out, "childSnapshotList", moref_of_vm, vm, Some(snapshot.id));
+        element(out, "replaySupported", "false");
+        out.push_str(&format!("</{name}>"));
+    }
+}
+
+fn management(out: &mut String, host: usize) {
+    let [_, _, a, b] = u32::try_from(host).unwrap_or_default().to_be_bytes();
+    out.push_str("<val xsi:type=\"ArrayOfVirtualNicManagerNetConfig\">");
+    for (service, device, net) in [("vmotion", "vmk1", 201), ("management", "vmk0", 200)] {
+        out.push_str("<VirtualNicManagerNetConfig>");
+        element(out, "nicType", service);
+        element(out, "multiSelectAllowed", "true");
+        let key = format!("{service}.key-vim.host.VirtualNic-{device}");
+        out.push_str("<candidateVnic>");
+        element(out, "device", device);
+        element(out, "key", &key);
+        element(out, "portgroup", "Management Network");
+        out.push_str("<spec><ip>");
+        element(out, "dhcp", "false");
+        element(out, "ipAddress", &format!("10.{net}.{a}.{b}"));
+        element(out, "subnetMask", "255.255.0.0");
+        out.push_str("</ip></spec></candidateVnic>");
+        element(out, "selectedVnic", &key);
+        out.push_str("</VirtualNicManagerNetConfig>");
+    }
+    out.push_str("</val>");
+}
+
+fn mounts(out: &mut String, state: &State, number: usize) {
+    let number = u32::try_from(number).unwrap_or_default();
+    out.push_str("<val xsi:type=\"ArrayOfDatastoreHostMount\">");
+    for record in &state.truth.entities {
+        let mounted = record.profile.datastores.contains(&number);
+        if record.kind != crate::truth::EntityKind::Host || !mounted || record.removed_at.is_some() {
+            continue;
+        }
+        out.push_str("<DatastoreHostMount>");
+        moref(out, "key", "HostSystem", &record.moref);
+        out.push_str("<mountInfo>");
+        element(out, "path", &format!("/vmfs/volumes/{number}"));
+        element(out, "accessMode", "readWrite");
+        element(out, "mounted", "true");
+        element(out, "accessible", "true");
+        out.push_str("</mountInfo></DatastoreHostMount>");
+    }
+    out.push_str("</val>");
+}
