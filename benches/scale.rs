@@ -42,7 +42,7 @@ use vsphere_simulator::{Simulator, Spec};
 const PLATFORM: &str = "scale";
 
 /// How long a sample has to be readable before it is owed.
-const GRACE: Duration = Duration::from_secs(180);
+const GRACE: Duration = Duration::from_secs(120);
 
 /// Longest time for the back-fill and for a warm-up.
 const PATIENCE: Duration = Duration::from_secs(3600);

@@ -235,6 +235,18 @@ fn a_short_cut_reads_what_the_long_way_reads() {
 }
 
 #[test]
+fn a_short_cut_does_not_take_what_follows_an_empty_element_for_its_child() {
+    let mut xml = Reader::new("<r><p/><v>1</v><v>2</v></r>");
+    xml.root().unwrap();
+    assert_eq!(xml.next_child().unwrap().unwrap().name(), "p");
+    assert_eq!(xml.leaf("v"), None, "this is inside p, which is empty");
+    assert!(xml.next_child().unwrap().is_none());
+    assert_eq!(xml.next_child().unwrap().unwrap().name(), "v");
+    assert_eq!(xml.text().unwrap(), "1");
+    assert_eq!(xml.leaf("v"), Some("2"));
+}
+
+#[test]
 fn a_short_cut_is_bounded_like_the_long_way() {
     let long = "1".repeat(TEXT_LIMIT_BYTES + 1);
     let document = format!("<r><v>{long}</v></r>");
