@@ -180,6 +180,15 @@ impl Error {
         }
     }
 
+    /// The answer was larger than it may be: asking for less may help.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        match self {
+            Self::Soap(source) | Self::Query { source, .. } => source.is_too_large(),
+            Self::IdentityChanged { .. } | Self::NoIdentity { .. } => false,
+        }
+    }
+
     /// The fault, where the server sent one: it may name the entity.
     #[must_use]
     pub fn fault(&self) -> Option<&soap::fault::Fault> {

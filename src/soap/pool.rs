@@ -9,12 +9,12 @@
 //! - an operation logs in again at most once;
 //! - after a refused login no request is sent for [`REFUSAL_WAIT`]: the accounts of vCenter lock after five
 //!   failures within 180 s;
-//! - every session that was opened is logged out, by [`Pool::close`] or when it is replaced.
-//!
-//! Dropping a call while it logs in may leave a session behind that only the server's idle time ends; callers
-//! let calls run to their deadline.
+//! - every session that was opened is logged out, by [`Pool::close`] or when it is replaced. A login under way belongs
+//!   to the pool: a caller that is dropped leaves it to the next one, or to [`Pool::close`].
 
+use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -111,15 +111,29 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Inner {
-    client: Client,
+    client: Arc<Client>,
     options: Options,
     slots: Vec<Mutex<Slot>>,
     next_slot: AtomicUsize,
     generations: AtomicU64,
     /// Held by the one who logs in.
-    login: tokio::sync::Mutex<()>,
+    login: tokio::sync::Mutex<Option<Login>>,
     refusal: Mutex<Option<Refusal>>,
     closed: AtomicBool,
+}
+
+/// A login under way.
+struct Login {
+    slot: usize,
+    session: Pin<Box<dyn Future<Output = Result<Session, Error>> + Send>>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("slot", &self.slot)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A place for one session.
@@ -159,13 +173,13 @@ impl Pool {
                 options.host
             );
         }
-        let client = Client::new(
+        let client = Arc::new(Client::new(
             options.platform.clone(),
             &options.host,
             options.port,
             &options.trust,
             options.requests_per_second,
-        )?;
+        )?);
         let slots = (0..options.sessions.max(1)).map(|_| Mutex::default()).collect();
         Ok(Self {
             inner: Arc::new(Inner {
@@ -174,7 +188,7 @@ impl Pool {
                 slots,
                 next_slot: AtomicUsize::new(0),
                 generations: AtomicU64::new(0),
-                login: tokio::sync::Mutex::new(()),
+                login: tokio::sync::Mutex::default(),
                 refusal: Mutex::new(None),
                 closed: AtomicBool::new(false),
             }),
@@ -242,13 +256,16 @@ impl Pool {
         self.inner.closed.store(true, Ordering::Release);
         let end = Instant::now() + deadline;
         let logouts = async {
-            // Whoever is logging in right now is waited for: its session has to be ended, too.
-            let _gate = self.inner.login.lock().await;
+            // A login under way is waited for, also one that nobody waits for any more: its session has to be ended.
+            let mut login = self.inner.login.lock().await;
+            if let Some(Err(error)) = self.inner.finish(&mut login).await {
+                tracing::debug!(error = %crate::error::Chain(&error), "the last login was in vain");
+            }
             for slot in &self.inner.slots {
                 let slot = std::mem::take(&mut *locked(slot));
                 for session in [slot.current, slot.lost].into_iter().flatten() {
                     let left = end.saturating_duration_since(Instant::now());
-                    self.inner.end(&session, left).await;
+                    end_session(&self.inner.client, &session, left).await;
                 }
             }
         };
@@ -277,48 +294,73 @@ impl Inner {
         if let Some(session) = self.current(slot) {
             return Ok(session);
         }
-        let _gate = self.login.lock().await;
+        let mut login = self.login.lock().await;
         self.open()?;
+        // One that its caller has left may be for this slot, or its refusal may be news.
+        self.finish(&mut login).await.transpose()?;
         if let Some(session) = self.current(slot) {
             return Ok(session);
         }
         self.check_refusal()?;
         let lost = self.slots.get(slot).and_then(|slot| locked(slot).lost.take());
-        if let Some(lost) = &lost {
-            self.end(lost, LOST_LOGOUT_DEADLINE).await;
-        }
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let options = &self.options;
-        let session = session::login(
-            &self.client,
-            options.kind,
-            &options.credentials,
-            options.request_timeout,
-            generation,
-        )
-        .await
-        .map_err(|error| {
-            let error = self.remember_refusal(error);
-            let refused = matches!(error, Error::LoginRefused { .. });
-            self.client.metrics.logged_in(if refused {
-                LoginResult::Refused
-            } else {
-                LoginResult::Error
-            });
-            error
-        })?;
-        let session = Arc::new(session);
+        let client = Arc::clone(&self.client);
+        let options = self.options.clone();
+        *login = Some(Login {
+            slot,
+            session: Box::pin(async move {
+                if let Some(lost) = &lost {
+                    end_session(&client, lost, LOST_LOGOUT_DEADLINE).await;
+                }
+                session::login(
+                    &client,
+                    options.kind,
+                    &options.credentials,
+                    options.request_timeout,
+                    generation,
+                )
+                .await
+            }),
+        });
+        self.finish(&mut login).await.transpose()?;
+        self.current(slot).ok_or(Error::Closed)
+    }
+
+    /// Waits for the login under way, if there is one, and keeps its session. Dropped half-way, it is still under way.
+    async fn finish(&self, login: &mut Option<Login>) -> Option<Result<(), Error>> {
+        let Login { slot, session } = login.as_mut()?;
+        let (slot, result) = (*slot, session.await);
+        *login = None;
+        Some(result.map_or_else(
+            |error| {
+                let error = self.remember_refusal(error);
+                let refused = matches!(error, Error::LoginRefused { .. });
+                self.client.metrics.logged_in(if refused {
+                    LoginResult::Refused
+                } else {
+                    LoginResult::Error
+                });
+                Err(error)
+            },
+            |session| {
+                self.keep(slot, session);
+                Ok(())
+            },
+        ))
+    }
+
+    fn keep(&self, slot: usize, session: Session) {
+        let generation = session.generation;
         add(&self.client.counts.logins, 1);
         self.client.metrics.logged_in(LoginResult::Ok);
         if let Some(slot) = self.slots.get(slot) {
             let mut slot = locked(slot);
-            slot.current = Some(Arc::clone(&session));
+            slot.current = Some(Arc::new(session));
             if std::mem::replace(&mut slot.used, true) {
                 add(&self.client.counts.relogins, 1);
             }
         }
-        tracing::debug!(platform = %options.platform, generation, "logged in to vSphere");
-        Ok(session)
+        tracing::debug!(platform = %self.options.platform, generation, "logged in to vSphere");
     }
 
     fn check_refusal(&self) -> Result<(), Error> {
@@ -371,18 +413,17 @@ impl Inner {
             wait: refusal.until.saturating_duration_since(Instant::now()),
         }
     }
+}
 
-    async fn end(&self, session: &Session, deadline: Duration) {
-        match session::logout(&self.client, session, deadline).await {
-            Ok(()) => add(&self.client.counts.logouts, 1),
-            // Lost sessions are mostly gone; the rest ends by the server's idle time.
-            Err(error) => tracing::debug!(
-                platform = %self.options.platform,
-                generation = session.generation,
-                error = %crate::error::Chain(&error),
-                "could not log out of vSphere"
-            ),
-        }
+async fn end_session(client: &Client, session: &Session, deadline: Duration) {
+    match session::logout(client, session, deadline).await {
+        Ok(()) => add(&client.counts.logouts, 1),
+        // Lost sessions are mostly gone; the rest ends by the server's idle time.
+        Err(error) => tracing::debug!(
+            generation = session.generation,
+            error = %crate::error::Chain(&error),
+            "could not log out of vSphere"
+        ),
     }
 }
 
@@ -413,11 +454,6 @@ impl Pinned {
         self.inner.options.page_bytes
     }
 
-    /// The deadline of one request.
-    pub(crate) fn request_timeout(&self) -> Duration {
-        self.inner.options.request_timeout
-    }
-
     /// Says that the server no longer knows this session. Whoever asks next logs in.
     pub(crate) fn lost(&self) {
         let Some(slot) = self.inner.slots.get(self.slot) else {
@@ -435,9 +471,19 @@ impl Pinned {
 
     /// Calls a method whose answer has at most `bytes`.
     pub(crate) async fn call(&self, request: &Request, bytes: usize) -> Result<Reply, Error> {
+        self.call_and_wait(request, bytes, Duration::ZERO).await
+    }
+
+    /// As [`Pinned::call`], where the server may take its time for an answer before the usual deadline begins.
+    pub(crate) async fn call_and_wait(
+        &self,
+        request: &Request,
+        bytes: usize,
+        wait: Duration,
+    ) -> Result<Reply, Error> {
         let limits = Limits {
             bytes,
-            deadline: self.inner.options.request_timeout,
+            deadline: self.inner.options.request_timeout.saturating_add(wait),
         };
         let (reply, _) = self
             .inner

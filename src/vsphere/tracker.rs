@@ -32,12 +32,25 @@ pub struct Tracker {
     collector: Object,
     view: Object,
     version: String,
+    /// Most objects of one answer.
+    most_objects: usize,
     mirror: Mirror,
 }
 
 impl Tracker {
     /// Reads everything; from then on changes are told.
     pub(super) async fn start(session: Pinned) -> Result<Self, Error> {
+        let mut sizes = changes::PAGE_OBJECTS.into_iter().peekable();
+        loop {
+            let most_objects = sizes.next().unwrap_or(1);
+            match Self::read_all(session.clone(), most_objects).await {
+                Err(error) if error.is_too_large() && sizes.peek().is_some() => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn read_all(session: Pinned, most_objects: usize) -> Result<Self, Error> {
         let root = &session.content().root_folder;
         let view = methods::create_container_view(&session, root, &TYPES).await?;
         let collector = changes::create_collector(&session).await?;
@@ -46,12 +59,24 @@ impl Tracker {
             collector,
             view,
             version: String::new(),
+            most_objects,
             mirror: Mirror::default(),
         };
-        tracker.filter().await?;
-        tracker.look().await?;
-        tracker.reread().await?;
-        Ok(tracker)
+        let read = async {
+            tracker.filter().await?;
+            tracker.look().await?;
+            tracker.reread().await
+        };
+        match read.await {
+            Ok(_all) => Ok(tracker),
+            Err(error) => {
+                // What it has on the server would be in the way of the next try.
+                if error.is_too_large() {
+                    tracker.stop().await;
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn filter(&self) -> Result<(), Error> {
@@ -66,7 +91,7 @@ impl Tracker {
     }
 
     /// Says what has changed, as soon as something has; without any change after `longest`, or when `interrupted`
-    /// comes first, an empty one. Whole seconds count, and half the deadline of a request at most.
+    /// comes first, an empty one. Whole seconds count.
     ///
     /// # Errors
     /// When a call fails: the tracker is of no use any more.
@@ -79,16 +104,15 @@ impl Tracker {
             session,
             collector,
             version,
+            most_objects,
             mirror,
             ..
         } = self;
-        let longest = longest
-            .min(session.request_timeout() / 2)
-            .max(Duration::from_secs(1));
+        let longest = longest.max(Duration::from_secs(1));
         let mut found = Changes::default();
         let mut reading = Reading::new(mirror, &mut found, false);
         let told = {
-            let call = changes::wait(session, collector, version, longest, &mut reading);
+            let call = changes::wait(session, collector, version, *most_objects, longest, &mut reading);
             tokio::pin!(call);
             let early = tokio::select! {
                 told = &mut call => Some(told),
@@ -141,6 +165,7 @@ impl Tracker {
                 &self.session,
                 &self.collector,
                 &self.version,
+                self.most_objects,
                 Duration::ZERO,
                 &mut reading,
             )

@@ -138,11 +138,21 @@ async fn one_vanished_vm_does_not_cost_the_others_their_samples() {
     let rig = Rig::new(small()).await;
     let daemon = rig.start().await;
     let victim = rig.simulator.world().running_vms().remove(0);
-    // The inventory still lists it: the server fails the whole request for its sake.
-    rig.simulator.world().delete_vm(&victim).unwrap();
+    // The inventory has not heard of it yet: the server fails the whole request for its sake.
+    let gone = Action::Fault {
+        fault: "ManagedObjectNotFound".to_owned(),
+        message: String::new(),
+    };
+    rig.simulator
+        .rules()
+        .add(Rule::on("QueryPerf", gone).object(&victim));
     rig.pass(3 * MINUTE);
     let report = daemon.poll().await;
     assert_eq!((report.error, report.n_skipped), (None, 1));
+    // It was not gone for good: what it was refused is still to be had.
+    rig.simulator.rules().clear();
+    rig.pass(MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
     assert_clean(&rig.verdict().await);
     daemon.stop().await;
 }

@@ -19,8 +19,9 @@ use crate::soap::pool::Pinned;
 use crate::soap::xml;
 use crate::soap::xml::Reader;
 
-/// Objects per answer; servers send as many at most.
-const PAGE_OBJECTS: &str = "100";
+/// Objects per answer; servers send as many as the first of these at most. An answer that is too large is asked for
+/// anew with fewer.
+pub(crate) const PAGE_OBJECTS: [usize; 3] = [100, 10, 1];
 
 /// What an answer says beside the changes.
 #[derive(Debug)]
@@ -67,6 +68,7 @@ pub(crate) async fn wait(
     session: &Pinned,
     collector: &Object,
     version: &str,
+    most_objects: usize,
     longest: Duration,
     visit: &mut impl Visit,
 ) -> Result<Option<Told>, Error> {
@@ -74,10 +76,13 @@ pub(crate) async fn wait(
         xml.text("version", version);
         xml.open("options")
             .text("maxWaitSeconds", &longest.as_secs().to_string())
-            .text("maxObjectUpdates", PAGE_OBJECTS)
+            .text("maxObjectUpdates", &most_objects.to_string())
             .close();
     })?;
-    read(&session.call(&request, session.page_bytes()).await?, visit)
+    let reply = session
+        .call_and_wait(&request, session.page_bytes(), longest)
+        .await?;
+    read(&reply, visit)
 }
 
 /// `CancelWaitForUpdates`: the call that waits ends with `RequestCanceled`.

@@ -136,7 +136,10 @@ async fn sessions_carry_the_owner_and_the_limits() {
         panic!("{names:?}");
     };
     let number = writer.strip_prefix("virt-collector/a/copy-");
-    assert!(number.is_some_and(|number| number.parse::<u64>().is_ok()), "{writer}");
+    assert!(
+        number.is_some_and(|number| number.parse::<u64>().is_ok()),
+        "{writer}"
+    );
     assert_eq!(pool, "virt-collector/a/pool");
 
     // The server's own limits end a wait for a lock long before the client's deadline.
