@@ -142,13 +142,14 @@ impl Writers {
             Some(writer) => writer,
             None => self.database.writer().await?,
         };
-        let direct = with_doubt(slot, writer.id(), writer.write(lease, flush)).await;
+        let direct = with_doubt(slot, writer.id(), Box::pin(writer.write(lease, flush))).await;
         match direct {
             Err(error) if error.class() == Class::Duplicate => {
                 tracing::debug!(error = %Chain(&error), "some of a flush is stored already");
                 // A COPY that fails may leave an answer behind on its connection that nobody waits for.
                 let mut writer = self.database.writer().await?;
-                let written = with_doubt(slot, writer.id(), writer.write_staged(lease, flush)).await?;
+                let written =
+                    with_doubt(slot, writer.id(), Box::pin(writer.write_staged(lease, flush))).await?;
                 Ok((writer, written))
             }
             result => Ok((writer, result?)),

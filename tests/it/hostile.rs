@@ -1064,8 +1064,8 @@ async fn platforms_that_hang_lie_and_flood_neither_delay_the_healthy_one_nor_fil
     );
     // What the healthy one published is stored whole.
     let truth = healthy.truth();
-    let since = truth.now - i64::try_from(seconds).unwrap() * 1_000_000;
-    let verdict = support::oracle::check(&sql, "healthy", &truth, &[since..truth.now], PROMISED)
+    let run = truth.now - i64::try_from(seconds).unwrap() * 1_000_000..truth.now;
+    let verdict = support::oracle::check(&sql, "healthy", &truth, &[run], PROMISED)
         .await
         .unwrap();
     assert_eq!(
