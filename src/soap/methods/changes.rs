@@ -203,28 +203,56 @@ mod tests {
         }
     }
 
-    fn answer(content: &str) -> (Result<Option<Told>, Error>, Vec<String>) {
-        let body = format!(
+    fn body(content: &str) -> String {
+        format!(
             "<soapenv:Envelope xmlns:soapenv=\"http://schemas.xmlsoap.org/soap/envelope/\" \
              xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"><soapenv:Body>\
              <WaitForUpdatesExResponse xmlns=\"urn:vim25\">{content}</WaitForUpdatesExResponse>\
              </soapenv:Body></soapenv:Envelope>"
-        );
+        )
+    }
+
+    fn answer(content: &str) -> (Result<Option<Told>, Error>, Vec<String>) {
+        read_body(body(content))
+    }
+
+    fn read_body(body: String) -> (Result<Option<Told>, Error>, Vec<String>) {
         let mut seen = Seen::default();
         let told = read(&Reply::received("WaitForUpdatesEx", body), &mut seen);
         (told, seen.0)
     }
 
+    const CHANGES: &str = "\
+        <returnval><version>7</version><filterSet><filter type=\"PropertyFilter\">f</filter>\
+        <objectSet><kind>modify</kind><obj type=\"VirtualMachine\">vm-1</obj>\
+        <changeSet><name>name</name><op>assign</op><val>a</val></changeSet>\
+        <changeSet><name>snapshot</name><op>assign</op></changeSet></objectSet>\
+        <objectSet><kind>leave</kind><obj type=\"VirtualMachine\">vm-2</obj></objectSet></filterSet>\
+        <truncated>true</truncated></returnval>";
+
+    #[test]
+    fn an_answer_cut_at_any_byte_is_an_error() {
+        let whole = body(CHANGES);
+        for end in 0..whole.len() {
+            let told = read_body(whole[..end].to_owned()).0;
+            assert!(told.is_err(), "cut after {end} bytes: {told:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_gone_in_the_middle_of_the_changes_is_an_error() {
+        let (told, _seen) = answer(
+            "<returnval><version>7</version><filterSet><filter type=\"PropertyFilter\">f</filter>\
+             <objectSet><kind>enter</kind><obj type=\"VirtualMachine\">vm-1</obj>\
+             <missingSet><path>name</path><fault><fault xsi:type=\"NotAuthenticated\"/></fault></missingSet>\
+             </objectSet></filterSet></returnval>",
+        );
+        assert!(matches!(told, Err(Error::Fault { .. })), "{told:?}");
+    }
+
     #[test]
     fn an_assignment_without_a_value_takes_the_value_away_and_who_left_is_gone() {
-        let (told, seen) = answer(
-            "<returnval><version>7</version><filterSet><filter type=\"PropertyFilter\">f</filter>\
-             <objectSet><kind>modify</kind><obj type=\"VirtualMachine\">vm-1</obj>\
-             <changeSet><name>name</name><op>assign</op><val>a</val></changeSet>\
-             <changeSet><name>snapshot</name><op>assign</op></changeSet></objectSet>\
-             <objectSet><kind>leave</kind><obj type=\"VirtualMachine\">vm-2</obj></objectSet></filterSet>\
-             <truncated>true</truncated></returnval>",
-        );
+        let (told, seen) = answer(CHANGES);
         let told = told.unwrap().unwrap();
         assert!(told.truncated && told.version == "7");
         assert_eq!(seen, ["+vm-1", "name=a", "snapshot!", "-vm-2"]);
