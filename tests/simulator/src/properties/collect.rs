@@ -247,6 +247,21 @@ pub(crate) fn write_page(scope: &Scope<'_>, mut from: Continuation) -> Page {
     }
 }
 
+/// Whether a rule keeps a property back; with its `missingSet`, where the rule gives a fault.
+pub(super) fn withheld(out: &mut String, scope: &Scope<'_>, object: (&str, &str), path: &str) -> bool {
+    let Some(fault) = scope.effects.withholds(object.1, path) else {
+        return false;
+    };
+    if let Some(fault) = fault {
+        out.push_str("<missingSet>");
+        element(out, "path", path);
+        out.push_str("<fault>");
+        Fault::by_type(fault, "", Some(object)).localized(out);
+        out.push_str("</fault></missingSet>");
+    }
+    true
+}
+
 fn write_object(out: &mut String, scope: &Scope<'_>, object: &Obj, paths: &[String]) {
     let kind = object.kind(scope.state);
     let value = object.moref(scope.state);
@@ -264,17 +279,8 @@ fn write_object(out: &mut String, scope: &Scope<'_>, object: &Obj, paths: &[Stri
             missing.push_str("</fault></missingSet>");
             continue;
         }
-        match scope.effects.withholds(&value, path) {
-            Some(Some(fault)) => {
-                missing.push_str("<missingSet>");
-                element(&mut missing, "path", path);
-                missing.push_str("<fault>");
-                Fault::by_type(fault, "", Some((kind, &value))).localized(&mut missing);
-                missing.push_str("</fault></missingSet>");
-                continue;
-            }
-            Some(None) => continue,
-            None => {}
+        if withheld(&mut missing, scope, (kind, &value), path) {
+            continue;
         }
         let before = out.len();
         out.push_str("<propSet><name>");

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::collect::{Scope, retrieve};
+use super::collect::{Scope, retrieve, withheld};
 use super::objects::Obj;
 use super::paths::{self, Outcome};
 use crate::soap::{Fault, Filter, Ref, element, moref};
@@ -159,10 +159,15 @@ impl Collector {
 /// Hashes of an object's values now, and the `changeSet`s of those that are not as `before`.
 fn compare(scope: &Scope<'_>, object: &Obj, paths: &[String], before: Option<&[u64]>) -> (Vec<u64>, String) {
     let mut hashes = Vec::with_capacity(paths.len());
-    let mut changes = String::new();
+    let (mut changes, mut missing) = (String::new(), String::new());
+    let (kind, reference) = (object.kind(scope.state), object.moref(scope.state));
     for (number, path) in paths.iter().enumerate() {
         let mut value = String::new();
-        let outcome = paths::write(&mut value, scope, object, path);
+        let outcome = if withheld(&mut missing, scope, (kind, &reference), path) {
+            Outcome::Unset
+        } else {
+            paths::write(&mut value, scope, object, path)
+        };
         let mut hasher = DefaultHasher::new();
         value.hash(&mut hasher);
         let mut hash = hasher.finish();
@@ -183,6 +188,7 @@ fn compare(scope: &Scope<'_>, object: &Obj, paths: &[String], before: Option<&[u
         }
         changes.push_str("</changeSet>");
     }
+    changes.push_str(&missing);
     (hashes, changes)
 }
 
