@@ -322,9 +322,10 @@ impl Vsphere {
     /// # Errors
     /// When a call fails; a part is never returned.
     pub async fn track(&self) -> Result<Tracker, Error> {
+        let _permit = self.room_for_a_page().await;
         let started = |session: Pinned| async move {
             self.login(&session).await?;
-            Tracker::start(session).await
+            Tracker::start(session, self.inner.share.clone()).await
         };
         self.inner.pool.with_session(started).await
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Error;
 use super::mirror::{Changes, Mirror, Reading};
 use super::objects::{SILENT, TRACKED, TYPES};
+use crate::budget::{Permit, Share};
 use crate::soap::Object;
 use crate::soap::error::SessionLost as _;
 use crate::soap::fault::FaultKind;
@@ -21,6 +22,10 @@ use crate::soap::pool::Pinned;
 
 /// Answers of one look. Each has a hundred objects or so: a million in all.
 const ANSWERS_LIMIT: usize = 10_000;
+
+/// Most bytes of an answer that is waited for. It takes no permit, which it would hold for as long as nothing changes;
+/// what is larger fails, and everything is read anew, with permits.
+const WAIT_BYTES: usize = 1024 * 1024;
 
 /// A cancellation that comes before its wait does nothing and is repeated.
 const CANCEL_AGAIN: Duration = Duration::from_millis(250);
@@ -34,23 +39,25 @@ pub struct Tracker {
     version: String,
     /// Most objects of one answer.
     most_objects: usize,
+    /// For answers that may be large.
+    share: Option<Share>,
     mirror: Mirror,
 }
 
 impl Tracker {
-    /// Reads everything; from then on changes are told.
-    pub(super) async fn start(session: Pinned) -> Result<Self, Error> {
+    /// Reads everything; from then on changes are told. The caller has a permit for a page meanwhile.
+    pub(super) async fn start(session: Pinned, share: Option<Share>) -> Result<Self, Error> {
         let mut sizes = changes::PAGE_OBJECTS.into_iter().peekable();
         loop {
             let most_objects = sizes.next().unwrap_or(1);
-            match Self::read_all(session.clone(), most_objects).await {
+            match Self::read_all(session.clone(), share.clone(), most_objects).await {
                 Err(error) if error.is_too_large() && sizes.peek().is_some() => {}
                 result => return result,
             }
         }
     }
 
-    async fn read_all(session: Pinned, most_objects: usize) -> Result<Self, Error> {
+    async fn read_all(session: Pinned, share: Option<Share>, most_objects: usize) -> Result<Self, Error> {
         let root = &session.content().root_folder;
         let view = methods::create_container_view(&session, root, &TYPES).await?;
         let collector = changes::create_collector(&session).await?;
@@ -60,12 +67,13 @@ impl Tracker {
             view,
             version: String::new(),
             most_objects,
+            share,
             mirror: Mirror::default(),
         };
         let read = async {
             tracker.filter().await?;
-            tracker.look().await?;
-            tracker.reread().await
+            tracker.drain(&mut Changes::default()).await?;
+            tracker.read_silent().await
         };
         match read.await {
             Ok(_all) => Ok(tracker),
@@ -112,7 +120,15 @@ impl Tracker {
         let mut found = Changes::default();
         let mut reading = Reading::new(mirror, &mut found, false);
         let told = {
-            let call = changes::wait(session, collector, version, *most_objects, longest, &mut reading);
+            let call = changes::wait(
+                session,
+                collector,
+                version,
+                *most_objects,
+                WAIT_BYTES.min(session.page_bytes()),
+                longest,
+                &mut reading,
+            );
             tokio::pin!(call);
             let early = tokio::select! {
                 told = &mut call => Some(told),
@@ -142,6 +158,7 @@ impl Tracker {
         {
             *version = next;
             if truncated {
+                let _permit = self.room_for_a_page().await;
                 self.drain(&mut found).await?;
             }
         }
@@ -153,9 +170,17 @@ impl Tracker {
     /// # Errors
     /// When a call fails: the tracker is of no use any more.
     pub async fn look(&mut self) -> Result<Changes, Error> {
+        let _permit = self.room_for_a_page().await;
         let mut found = Changes::default();
         self.drain(&mut found).await?;
         Ok(found)
+    }
+
+    async fn room_for_a_page(&self) -> Option<Permit> {
+        match &self.share {
+            Some(share) => Some(share.reserve(self.session.page_bytes()).await),
+            None => None,
+        }
     }
 
     async fn drain(&mut self, found: &mut Changes) -> Result<(), Error> {
@@ -166,6 +191,7 @@ impl Tracker {
                 &self.collector,
                 &self.version,
                 self.most_objects,
+                self.session.page_bytes(),
                 Duration::ZERO,
                 &mut reading,
             )
@@ -189,6 +215,11 @@ impl Tracker {
     /// # Errors
     /// When a call fails: the tracker is of no use any more.
     pub async fn reread(&mut self) -> Result<Changes, Error> {
+        let _permit = self.room_for_a_page().await;
+        self.read_silent().await
+    }
+
+    async fn read_silent(&mut self) -> Result<Changes, Error> {
         let mut found = Changes::default();
         let mut reading = Reading::new(&mut self.mirror, &mut found, true);
         properties::retrieve_into(&self.session, From::View(&self.view), &SILENT, &mut reading).await?;

@@ -63,12 +63,13 @@ pub(crate) async fn create_filter(
 }
 
 /// `WaitForUpdatesEx`: what has changed since `version`, within `longest`; `None` if nothing has. An empty version
-/// asks for everything.
+/// asks for everything. An answer has at most `bytes`.
 pub(crate) async fn wait(
     session: &Pinned,
     collector: &Object,
     version: &str,
     most_objects: usize,
+    bytes: usize,
     longest: Duration,
     visit: &mut impl Visit,
 ) -> Result<Option<Told>, Error> {
@@ -79,9 +80,7 @@ pub(crate) async fn wait(
             .text("maxObjectUpdates", &most_objects.to_string())
             .close();
     })?;
-    let reply = session
-        .call_and_wait(&request, session.page_bytes(), longest)
-        .await?;
+    let reply = session.call_and_wait(&request, bytes, longest).await?;
     read(&reply, visit)
 }
 
