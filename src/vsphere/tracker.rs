@@ -23,8 +23,11 @@ use crate::soap::pool::Pinned;
 /// Answers of one look. Each has a hundred objects or so: a million in all.
 const ANSWERS_LIMIT: usize = 10_000;
 
-/// Most bytes of an answer that is waited for. It takes no permit, which it would hold for as long as nothing changes;
-/// what is larger fails, and everything is read anew, with permits.
+/// Objects of an answer that is waited for. The wait takes no permit, which it would hold for as long as nothing
+/// changes: it is told little, and what is left is asked for at once, with a permit.
+const WAIT_OBJECTS: usize = 10;
+
+/// Bytes of such an answer: ten VMs with a hundred devices each are a quarter of it.
 const WAIT_BYTES: usize = 1024 * 1024;
 
 /// A cancellation that comes before its wait does nothing and is repeated.
@@ -124,7 +127,7 @@ impl Tracker {
                 session,
                 collector,
                 version,
-                *most_objects,
+                WAIT_OBJECTS.min(*most_objects),
                 WAIT_BYTES.min(session.page_bytes()),
                 longest,
                 &mut reading,

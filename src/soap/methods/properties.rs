@@ -68,15 +68,10 @@ pub(crate) async fn retrieve<V: Visit + Default>(
     from: From<'_>,
     wanted: &[Wanted],
 ) -> Result<(V, usize), Error> {
-    let mut sizes = PAGE_OBJECTS.into_iter().peekable();
-    loop {
-        let objects = sizes.next().unwrap_or(1);
-        let mut visit = V::default();
-        match retrieve_in_pages(session, from, wanted, objects, &mut visit).await {
-            Err(error) if error.is_too_large() && sizes.peek().is_some() => {}
-            result => return result.map(|withheld| (visit, withheld)),
-        }
-    }
+    let mut visit = V::default();
+    let withheld =
+        in_ever_smaller_pages(session, from, wanted, &mut visit, |visit| *visit = V::default()).await?;
+    Ok((visit, withheld))
 }
 
 /// As [`retrieve`], into something in which it does no harm to read an object twice.
@@ -86,11 +81,21 @@ pub(crate) async fn retrieve_into(
     wanted: &[Wanted],
     visit: &mut impl Visit,
 ) -> Result<usize, Error> {
+    in_ever_smaller_pages(session, from, wanted, visit, |_visit| ()).await
+}
+
+async fn in_ever_smaller_pages<V: Visit>(
+    session: &Pinned,
+    from: From<'_>,
+    wanted: &[Wanted],
+    visit: &mut V,
+    start_over: impl Fn(&mut V) + Send,
+) -> Result<usize, Error> {
     let mut sizes = PAGE_OBJECTS.into_iter().peekable();
     loop {
         let objects = sizes.next().unwrap_or(1);
         match retrieve_in_pages(session, from, wanted, objects, visit).await {
-            Err(error) if error.is_too_large() && sizes.peek().is_some() => {}
+            Err(error) if error.is_too_large() && sizes.peek().is_some() => start_over(visit),
             result => return result,
         }
     }
