@@ -5,6 +5,7 @@ use crate::soap::Object;
 use crate::soap::Reply;
 use crate::soap::ServiceContent;
 use crate::soap::error::Error;
+use crate::soap::methods::changes;
 use crate::soap::methods::properties::Visit;
 use crate::soap::methods::properties::read_page;
 use crate::soap::methods::versions;
@@ -118,6 +119,22 @@ fn fuzz_page() {
                 assert!(texts.0 <= document.len());
                 if let Some(cut) = without_its_end(document) {
                     assert!(read_page(&reply("RetrievePropertiesEx", cut), &mut texts).is_err());
+                }
+            }
+            Err(error) => is_told_in_bounds(&error),
+        }
+    });
+}
+
+#[test]
+fn fuzz_changes() {
+    support::fuzz::run("changes", |document| {
+        let mut texts = Texts::default();
+        match changes::read(&reply("WaitForUpdatesEx", document), &mut texts) {
+            Ok(_) => {
+                assert!(texts.0 <= document.len());
+                if let Some(cut) = without_its_end(document) {
+                    assert!(changes::read(&reply("WaitForUpdatesEx", cut), &mut texts).is_err());
                 }
             }
             Err(error) => is_told_in_bounds(&error),

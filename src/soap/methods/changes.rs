@@ -103,7 +103,7 @@ fn made(reply: &Reply) -> Result<Object, Error> {
     })
 }
 
-fn read(reply: &Reply, visit: &mut impl Visit) -> Result<Option<Told>, Error> {
+pub(crate) fn read(reply: &Reply, visit: &mut impl Visit) -> Result<Option<Told>, Error> {
     let mut gone = None;
     let told = reply.read(|xml| {
         let mut told = None;
