@@ -24,6 +24,8 @@ use vsphere_simulator::Simulator;
 use vsphere_simulator::Spec;
 use vsphere_simulator::TlsMode;
 
+use crate::wait;
+
 const LOGOUT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How to reach a simulator, with a password that the test can change.
@@ -197,6 +199,35 @@ async fn an_operation_logs_in_again_at_most_once() {
     }
     vsphere.close(LOGOUT_DEADLINE).await;
     assert_eq!(simulator.sessions().stats().open, 0);
+}
+
+#[tokio::test]
+async fn a_login_that_its_caller_left_is_used_by_the_next_one_and_logged_out_at_the_end() {
+    for used in [true, false] {
+        let (simulator, platform) = vcenter().await;
+        let vsphere = platform.open();
+        // The server has opened the session; its answer is held back.
+        simulator
+            .rules()
+            .add(Rule::on("Login", Action::Delay { millis: 2_000 }).times(1));
+        {
+            let mut left = Box::pin(vsphere.connect());
+            let opened = wait::until("a session", async || match simulator.calls().count("Login") {
+                0 => Err("no log-in".to_owned()),
+                _ => Ok(()),
+            });
+            tokio::select! {
+                result = &mut left => panic!("{result:?}"),
+                () = opened => {}
+            }
+        }
+        if used {
+            vsphere.connect().await.unwrap();
+        }
+        vsphere.close(Duration::from_secs(20)).await;
+        let stats = simulator.sessions().stats();
+        assert_eq!((stats.open, stats.logins), (0, 1), "used again: {used}");
+    }
 }
 
 #[tokio::test]
