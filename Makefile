@@ -7,7 +7,7 @@ cluster := tests/support/cluster
 # Runs a command against a private cluster, which stops with it, also after Ctrl-C.
 with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
 
-.PHONY: help setup demo test interop drill fuzz lint bench bench-scale clean
+.PHONY: help setup private demo test interop drill fuzz lint bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -15,18 +15,22 @@ help: ## list the targets
 setup: ## install what the others need, under target/: TimescaleDB, vcsim
 	@tests/support/setup
 
-demo: setup ## simulator, database and collector with live rows, until Ctrl-C or DEMO_SECONDS; also DEMO_VMS, DEMO_HOSTS
+# Also where VIRT_TEST_DATABASE_URL names another server: these start and stop, or restart, one of their own.
+private:
+	@env -u VIRT_TEST_DATABASE_URL tests/support/setup
+
+demo: private ## simulator, database and collector with live rows, until Ctrl-C or DEMO_SECONDS; also DEMO_VMS, DEMO_HOSTS
 	cargo build --locked --workspace --bins
 	@$(cluster) run demo cargo run --quiet --locked -p virt-collector-support --bin demo
 
 test: setup ## all tests, against a private TimescaleDB
-	VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked
+	VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
 
-interop: setup ## the inventory of vcsim as it is stored, held against what pyvmomi reads; needs python3
+interop: private ## the inventory of vcsim as it is stored, held against what pyvmomi reads; needs python3
 	cargo build --locked --bin virt-collector
 	VIRT_TEST_VCSIM=$(vcsim) $(cluster) run interop tests/interop/run
 
-drill: setup ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
+drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
 	cargo build --locked --workspace --bins
 	@$(cluster) run drill cargo run --quiet --locked -p virt-collector-support --bin drill -- $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
 
