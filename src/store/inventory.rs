@@ -194,7 +194,7 @@ impl Database {
     /// counts from then.
     ///
     /// An empty reading changes nothing and returns nothing: the caller keeps what it had. A reading without any
-    /// host removes nothing but VMs.
+    /// host removes nothing.
     ///
     /// # Errors
     /// When this collector does not own the platform, or the database cannot be asked; then nothing is changed.
@@ -213,8 +213,9 @@ impl Database {
         let platform = (&lease.platform.0 as _, Type::INT4);
         let now = (&server_now as _, Type::TIMESTAMPTZ);
         for (table, present) in tables::present(inventory) {
-            if inventory.hosts.is_empty() && table != "virt_vm" {
-                continue;
+            // A server that shows no host is starting: whatever it lacks may be there in a moment.
+            if inventory.hosts.is_empty() {
+                break;
             }
             let sql = format!(
                 "UPDATE {table} AS stored SET removed_at = $2 WHERE platform_id = $1 AND removed_at IS NULL \
