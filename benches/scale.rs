@@ -6,10 +6,12 @@
 //! stored cell with what was published.
 //!
 //! `make bench-scale` runs it. VMS (10000), HOSTS (500) and SECONDS (300, of each live phase) make it smaller; COLLECTOR
-//! names another build of the daemon to compare with; GZIP=0 makes the simulator send replies as they are.
+//! names another build of the daemon to compare with; GZIP=0 makes the simulator send replies as they are; STAGES=1
+//! samples the daemon with `perf` in the live phases and prints the share of each stage.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::cast_precision_loss,
     reason = "a program for a terminal that may fail loudly; numbers for people"
 )]
@@ -24,6 +26,8 @@ mod cost;
 mod decode_ratio;
 #[path = "shared/reply.rs"]
 mod reply;
+#[path = "shared/stages.rs"]
+mod stages;
 
 use std::fmt;
 use std::ops::{Not as _, Range};
@@ -41,8 +45,8 @@ use vsphere_simulator::{Simulator, Spec};
 
 const PLATFORM: &str = "scale";
 
-/// How long a sample has to be readable before it is owed.
-const GRACE: Duration = Duration::from_secs(120);
+/// How long a sample has to be readable before it is owed: ten minutes, as `missing` is defined.
+const GRACE: Duration = Duration::from_secs(600);
 
 /// Longest time for the back-fill and for a warm-up.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -75,7 +79,7 @@ fn main() {
 }
 
 /// What a phase has cost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Phase {
     wall: Duration,
     collector: f64,
@@ -86,7 +90,12 @@ struct Phase {
     rows: f64,
     values: f64,
     reply_bytes: f64,
+    /// Waiting for answers to QueryPerf, seconds; several are under way at once.
+    asking: f64,
+    /// Waiting for transactions that store samples, seconds.
+    storing: f64,
     polls: Polls,
+    stages: Option<String>,
 }
 
 /// The live polls of a phase.
@@ -109,8 +118,8 @@ impl fmt::Display for Phase {
         write!(
             f,
             "{:.0} s, CPU-seconds per minute: collector {:.2}, database {:.2}, simulator {:.2}; rss {:.0} MiB; \
-             {:.0} rows and {:.0} values per second; {:.1} MB of replies; {:.0} polls, mean {:.2} s, {:.0} within \
-             10 s, {:.0} skipped",
+             {:.0} rows and {:.0} values per second; {:.1} MB of replies; seconds waited per minute: answers {:.2}, \
+             commits {:.2}; {:.0} polls, mean {:.2} s, {:.0} within 10 s, {:.0} skipped",
             self.wall.as_secs_f64(),
             self.per_minute(self.collector),
             self.per_minute(self.database),
@@ -119,11 +128,17 @@ impl fmt::Display for Phase {
             self.rows / self.wall.as_secs_f64(),
             self.values / self.wall.as_secs_f64(),
             self.reply_bytes / 1e6,
+            self.per_minute(self.asking),
+            self.per_minute(self.storing),
             self.polls.n,
             self.polls.mean,
             self.polls.within_10s,
             self.polls.skipped,
-        )
+        )?;
+        match &self.stages {
+            Some(stages) => write!(f, "\nscale: share of the collector's CPU time:{stages}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -293,6 +308,9 @@ impl Stage {
         }
         // From the middle between two polls.
         tokio::time::sleep(interval / 2).await;
+        let wanted = std::env::var("STAGES").is_ok_and(|stages| stages == "1");
+        let recording =
+            wanted.then(|| stages::Recording::start(self.pid(), time.as_secs(), self.directory.path()));
         let before = self.read().await;
         let mut rss = 0.0_f64;
         while before.at.elapsed() < time {
@@ -300,7 +318,10 @@ impl Stage {
             rss = rss.max(self.rss());
         }
         let after = self.read().await;
-        phase(&before, &after, rss)
+        Phase {
+            stages: recording.map(stages::Recording::finish),
+            ..phase(&before, &after, rss)
+        }
     }
 
     async fn read(&mut self) -> Reading {
@@ -378,6 +399,12 @@ fn phase(before: &Reading, after: &Reading, rss: f64) -> Phase {
         rows: hosts.0 + vms.0,
         values: hosts.1 + vms.1,
         reply_bytes: gained("virt_collector_response_bytes_total", &[]),
+        asking: gained(
+            "virt_collector_soap_duration_seconds_sum",
+            &[r#"method="QueryPerf""#],
+        ),
+        storing: gained("virt_collector_flush_duration_seconds_sum", &[]),
+        stages: None,
         polls: Polls {
             n,
             skipped: gained("virt_collector_polls_skipped_total", &[]),
