@@ -63,6 +63,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "inventory",
         sql: include_str!("../../sql/migrations/0004_inventory.sql"),
     },
+    Migration {
+        version: 5,
+        name: "registry",
+        sql: include_str!("../../sql/migrations/0005_registry.sql"),
+    },
 ];
 
 /// The roles that `sql/bootstrap.sql` makes.

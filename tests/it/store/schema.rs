@@ -181,6 +181,11 @@ fn released_migrations_never_change() {
             "inventory",
             "e62244da1b83af23fd3b47287a8e35b96d54d62ea541052dd9ef3baddefa1fca",
         ),
+        (
+            5,
+            "registry",
+            "0407d9d0293a500a2afd90929c9ce4b5eb550d50d5553383ecc7559a744a09b0",
+        ),
     ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
         .iter()
