@@ -100,6 +100,7 @@ impl App {
         let Config {
             memory,
             database,
+            keys: _,
             collection,
             admin: endpoint,
             log: _,

@@ -25,6 +25,8 @@ pub struct Config {
     pub memory: ByteSize,
     /// Where samples go.
     pub database: Database,
+    /// What seals the passwords in the database.
+    pub keys: Keys,
     /// How samples are read.
     pub collection: Collection,
     /// The daemon's own HTTP endpoint.
@@ -70,6 +72,13 @@ pub enum DatabaseTls {
     },
     /// Never.
     Disable,
+}
+
+/// What seals the passwords in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The key ring. Read when it is needed, so that it may be absent where nothing is sealed.
+    pub file: PathBuf,
 }
 
 /// How samples are read.

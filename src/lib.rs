@@ -29,7 +29,7 @@
 //! | line | module | one job |
 //! |---|---|---|
 //! | 0 | [`units`] [`error`] | stamps and vSphere's scaling; error chains and dispositions |
-//! | 1 | [`clock`] [`model`] [`secret`] [`retry`] | ticks; plain values that modules pass; redacted text; back-off |
+//! | 1 | [`clock`] [`model`] [`secret`] [`retry`] | ticks; plain values that modules pass; redacted text, seal, key ring; back-off |
 //! | 2 | [`config`] | the file's form and the validated form |
 //! | 3 | [`telemetry`] [`supervise`] | metrics and logs; named tasks that stop in order |
 //! | 4 | [`budget`] [`soap`] [`store`] | the byte budget; bytes ⇄ typed calls; rows ⇄ TimescaleDB |

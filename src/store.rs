@@ -12,6 +12,7 @@
 //! | [`Probe`] | what the server is: versions, edition, schema |
 //! | [`collectors`] | which collectors run, and how they share platforms |
 //! | [`lease`] | who owns a platform; the fence in front of every write for it |
+//! | [`credential`] | sealed passwords of platforms, as bytes |
 //! | [`inventory`] | platforms, their identity and status, hosts and VMs |
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
@@ -26,6 +27,7 @@
 pub mod collectors;
 mod connect;
 pub mod copy;
+pub mod credential;
 mod error;
 pub mod gap;
 pub mod inventory;

@@ -14,6 +14,8 @@ pub(super) struct File {
     pub(super) memory: String,
     pub(super) database: Database,
     #[serde(default)]
+    pub(super) keys: Keys,
+    #[serde(default)]
     pub(super) collection: Collection,
     #[serde(default)]
     pub(super) admin: Admin,
@@ -48,6 +50,20 @@ pub(super) enum SslMode {
     Auto,
     VerifyFull,
     Disable,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Keys {
+    pub(super) file: PathBuf,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            file: PathBuf::from("keyring"),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,7 +8,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::{
-    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Log, LogFormat, Platform,
+    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Keys, Log, LogFormat, Platform,
     PlatformKind, Trust, raw,
 };
 use crate::model::columns::Column;
@@ -41,6 +41,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
     let raw::File {
         memory,
         database,
+        keys,
         collection,
         admin,
         log,
@@ -49,6 +50,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
     let config = Config {
         memory: check.memory(&memory),
         database: check.database(database),
+        keys: check.keys(keys),
         collection: check.collection(collection),
         admin: check.admin(&admin),
         log: check.log(log),
@@ -154,6 +156,16 @@ impl Check<'_> {
         Account {
             url,
             password_file: password_file.map(|path| self.path(path)),
+        }
+    }
+
+    fn keys(&mut self, raw: raw::Keys) -> Keys {
+        let raw::Keys { file } = raw;
+        if file.as_os_str().is_empty() {
+            self.problem("keys.file", "is empty; name the file of the key ring");
+        }
+        Keys {
+            file: self.path(file),
         }
     }
 
@@ -387,6 +399,7 @@ mod tests {
     fn defaults_are_filled_in_and_paths_are_relative_to_the_file() {
         let config = parse(&platform("")).unwrap();
         assert_eq!(config.collection.interval, Duration::from_secs(60));
+        assert_eq!(config.keys.file, Path::new("/etc/virt-collector/keyring"));
         assert_eq!(config.platforms[0].port, 443);
         assert_eq!(config.platforms[0].trust, Trust::System);
         assert_eq!(

@@ -44,6 +44,7 @@ fn the_example_has_every_key() {
         "",
         "[database]",
         "[database.owner]",
+        "[keys]",
         "[collection]",
         "[admin]",
         "[log]",

@@ -11,7 +11,8 @@ use virt_collector::app::App;
 use virt_collector::collect::live::PollReport;
 use virt_collector::collect::ring::RingReport;
 use virt_collector::config::{
-    Account, Admin, Collection, Config, DatabaseTls, HostDisk, Log, LogFormat, Platform, PlatformKind, Trust,
+    Account, Admin, Collection, Config, DatabaseTls, HostDisk, Keys, Log, LogFormat, Platform, PlatformKind,
+    Trust,
 };
 use virt_collector::telemetry::metrics::{self, Handle};
 use virt_collector::units::ByteSize;
@@ -129,6 +130,9 @@ impl Rig {
         Config {
             memory: ByteSize::mebibytes(128),
             database: self.database_config(),
+            keys: Keys {
+                file: self.directory.path().join("keyring"),
+            },
             collection: Collection {
                 interval: INTERVAL,
                 discovery_interval: NEVER,

@@ -9,6 +9,7 @@
 mod chain;
 mod connections;
 mod copy;
+mod credential;
 mod inventory;
 mod lease;
 mod schema;
