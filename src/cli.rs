@@ -11,7 +11,10 @@
 
 mod check;
 mod gaps;
+mod key;
 mod migrate;
+#[expect(dead_code, reason = "the commands that add platforms ask for passwords")]
+mod password;
 mod run;
 
 use std::error::Error;
@@ -23,6 +26,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config;
 use crate::config::Config;
 use crate::error::Chain;
+use crate::secret::KeyFileError;
 
 /// Wrong usage (sysexits EX_USAGE).
 const EXIT_USAGE: u8 = 64;
@@ -50,6 +54,8 @@ enum Command {
     Check(check::Check),
     /// What is missing and why; whether the chain of samples holds
     Gaps(gaps::Gaps),
+    // Its own words, which say how a key is replaced.
+    Key(key::Key),
     /// Bring the database's schema to this version.
     Migrate(migrate::Migrate),
 }
@@ -114,6 +120,22 @@ impl Failure {
     }
 }
 
+impl From<KeyFileError> for Failure {
+    /// A key ring that cannot be used is a matter of configuration, one that cannot be changed right now is not.
+    fn from(error: KeyFileError) -> Self {
+        match error {
+            KeyFileError::Exists { .. } | KeyFileError::Write { .. } | KeyFileError::Busy { .. } => {
+                Self::other(error)
+            }
+            KeyFileError::Absent { .. }
+            | KeyFileError::Read { .. }
+            | KeyFileError::NotAFile { .. }
+            | KeyFileError::Exposed { .. }
+            | KeyFileError::Text { .. } => Self::settings(error),
+        }
+    }
+}
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -134,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.execute(),
         Command::Check(command) => command.execute(),
         Command::Gaps(command) => command.execute(),
+        Command::Key(command) => command.execute(),
         Command::Migrate(command) => command.execute(),
     };
     match result {

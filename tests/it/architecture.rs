@@ -31,6 +31,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("chacha20poly1305", &["secret"]),
     ("getrandom", &["secret"]),
     ("secrecy", &["secret"]),
+    ("rpassword", &["cli"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),
     ("sd_notify", &["cli"]),
