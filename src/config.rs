@@ -14,9 +14,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::ids::PlatformId;
+use crate::secret::Secret;
 use crate::units::ByteSize;
 
-pub use validate::Problem;
+pub use validate::{Problem, host_problem, name_problem, thumbprint};
 
 /// Everything the daemon is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,10 +195,28 @@ pub struct Platform {
     pub port: u16,
     /// Account.
     pub user: String,
-    /// The file with its password.
-    pub password_file: PathBuf,
+    /// Where its password is.
+    pub password: Password,
     /// Which certificate is trusted.
     pub trust: Trust,
+}
+
+/// Where a platform's password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Password {
+    /// On the first line of a file.
+    File(PathBuf),
+    /// Sealed in the database; the keys are in a file. Both are read at each login.
+    Sealed {
+        /// The key ring.
+        keys: PathBuf,
+        /// The platform's key, which the seal covers.
+        platform: PlatformId,
+        /// The envelope; `None` where there is none.
+        envelope: Option<Vec<u8>>,
+    },
+    /// Here: for a trial before it is kept anywhere.
+    Given(Secret),
 }
 
 /// Which server certificate is trusted.
@@ -206,6 +226,8 @@ pub enum Trust {
     System,
     /// What the authorities in a PEM file have signed.
     CaFile(PathBuf),
+    /// What the authorities in this PEM text have signed.
+    CaPem(String),
     /// The one certificate with this SHA-256 thumbprint.
     Thumbprint([u8; 32]),
     /// Any: whoever stands in between reads the password.

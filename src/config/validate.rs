@@ -8,8 +8,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::{
-    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Keys, Log, LogFormat, Platform,
-    PlatformKind, Trust, raw,
+    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Keys, Log, LogFormat, Password,
+    Platform, PlatformKind, Trust, raw,
 };
 use crate::model::columns::Column;
 use crate::model::ids::EntityKind;
@@ -315,18 +315,11 @@ impl Check<'_> {
             thumbprint,
         } = raw;
         let key = |field: &str| format!("platform {name:?}: {field}");
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
-            self.problem(
-                key("name"),
-                "use 1 to 63 letters, digits, '-', '_' or '.': the name is a label of metrics and logs",
-            );
+        if let Some(problem) = name_problem(&name) {
+            self.problem(key("name"), problem);
         }
-        if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || host.contains("://") {
-            self.problem(
-                key("host"),
-                format!("{host:?} is not a host name or address; no scheme, path or account here"),
-            );
+        if let Some(problem) = host_problem(&host) {
+            self.problem(key("host"), problem);
         }
         if user.is_empty() {
             self.problem(key("user"), "is empty");
@@ -349,7 +342,7 @@ impl Check<'_> {
                 raw::PlatformKind::VCenter => PlatformKind::VCenter,
                 raw::PlatformKind::Esxi => PlatformKind::Esxi,
             },
-            password_file: self.path(password_file),
+            password: Password::File(self.path(password_file)),
             name,
             host,
             port,
@@ -359,16 +352,7 @@ impl Check<'_> {
     }
 
     fn thumbprint(&mut self, key: &str, text: &str) -> [u8; 32] {
-        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
-        let bytes: Option<Vec<u8>> = digits
-            .chunks(2)
-            .map(|pair| {
-                std::str::from_utf8(pair)
-                    .ok()
-                    .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-            })
-            .collect();
-        bytes.filter(|_| digits.len() == 64).and_then(|bytes| bytes.try_into().ok()).unwrap_or_else(|| {
+        thumbprint(text).unwrap_or_else(|| {
             self.problem(
                 key,
                 "is not a SHA-256 thumbprint of 64 hexadecimal digits; `virt-collector check` prints the server's",
@@ -376,6 +360,34 @@ impl Check<'_> {
             [0; 32]
         })
     }
+}
+
+/// What is wrong with a platform's name.
+#[must_use]
+pub fn name_problem(name: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_good = !name.is_empty() && name.len() <= 63 && name.chars().all(plain);
+    (!is_good).then(|| {
+        "use 1 to 63 letters, digits, '-', '_' or '.': the name is a label of metrics and logs".to_owned()
+    })
+}
+
+/// What is wrong with a platform's host.
+#[must_use]
+pub fn host_problem(host: &str) -> Option<String> {
+    let is_bad = host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || host.contains("://");
+    is_bad.then(|| format!("{host:?} is not a host name or address; no scheme, path or account here"))
+}
+
+/// Reads a SHA-256 thumbprint: 64 hexadecimal digits, with or without colons.
+#[must_use]
+pub fn thumbprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+    let bytes: Option<Vec<u8>> = digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    bytes.filter(|_| digits.len() == 64)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -403,8 +415,8 @@ mod tests {
         assert_eq!(config.platforms[0].port, 443);
         assert_eq!(config.platforms[0].trust, Trust::System);
         assert_eq!(
-            config.platforms[0].password_file,
-            Path::new("/etc/virt-collector/lab.password")
+            config.platforms[0].password,
+            Password::File("/etc/virt-collector/lab.password".into())
         );
     }
 

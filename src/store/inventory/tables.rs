@@ -16,7 +16,7 @@ use crate::model::inventory::{
 use crate::units::Stamp;
 
 /// Tables of objects that have a reference within their platform.
-pub(super) const OBJECTS: [&str; 6] = [
+pub(in crate::store) const OBJECTS: [&str; 6] = [
     "virt_vm",
     "virt_host",
     "virt_datastore",
