@@ -20,6 +20,7 @@ pub mod objects;
 pub mod perf;
 pub mod plan;
 pub mod tracker;
+mod trial;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub use plan::Estimator;
 pub use plan::InstanceCounts;
 pub use plan::Target;
 pub use tracker::Tracker;
+pub use trial::Trial;
+pub use trial::try_platform;
 
 /// Longer than any window that is asked for without an end: samples are kept for an hour, roll-ups for a day.
 const LONGEST_WINDOW: Duration = Duration::from_secs(25 * 3600);
