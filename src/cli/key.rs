@@ -78,7 +78,8 @@ enum Command {
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(
-        "key {key} still seals {}: run virt-collector key rewrap first",
+        "key {key} still seals {}: run virt-collector key rewrap first; a password that it leaves behind must be set \
+         anew",
         passwords_of(platforms)
     )]
     InUse { key: KeyId, platforms: Vec<String> },

@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod canary;
 mod cli;
 mod collection;
 mod config;

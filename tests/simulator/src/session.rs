@@ -60,6 +60,7 @@ struct Table {
     failures: VecDeque<i64>,
     locked_until: Option<i64>,
     stats: SessionStats,
+    cookies: Vec<String>,
     steady: i64,
 }
 
@@ -106,6 +107,7 @@ impl Sessions {
             failures: VecDeque::new(),
             locked_until: None,
             stats: SessionStats::default(),
+            cookies: Vec::new(),
             steady: i64::MIN,
         })))
     }
@@ -119,6 +121,12 @@ impl Sessions {
             locked: table.locked_until.is_some(),
             ..table.stats
         }
+    }
+
+    /// The cookies of all sessions that there ever were, to look for where they must not be.
+    #[must_use]
+    pub fn cookies(&self) -> Vec<String> {
+        self.table().cookies.clone()
     }
 
     /// Ends all sessions at once, as a restart of the server or an administrator does.
@@ -211,6 +219,7 @@ impl Sessions {
             user_agent: user_agent.to_owned(),
             call_count: 0,
         };
+        table.cookies.push(cookie.clone());
         table.open.insert(
             cookie.clone(),
             Session {

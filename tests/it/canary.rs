@@ -1,0 +1,481 @@
+//! No secret is printed, whatever happens: each one that the collector is given is a word of its own, and is looked
+//! for in everything that it writes.
+//!
+//! The real binary, with logs at the most talkative level. Wrong passwords, certificates and databases, sessions that
+//! end, connections that are cut, replies that break off, and a panic; then log files, metrics, every table, what each
+//! command wrote, arguments and environment.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly and have no supervisor"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use support::collector::{Collector, Platform, Settings, Trust};
+use support::database::{Database, Role};
+use support::process;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_postgres::Client;
+use virt_collector::config::PlatformKind;
+use virt_collector::secret::{Place, Secret, key_file};
+use virt_collector::store;
+use vsphere_simulator::{Action, Rule, Simulator, Spec};
+
+/// For whatever should happen soon, on a machine as slow as it likes.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// The commands that this test runs. Another one is to be added here, with what it may be asked.
+const COMMANDS: [&str; 5] = ["run", "check", "gaps", "key", "migrate"];
+
+/// What must not be found, by what it is.
+#[derive(Default)]
+struct Secrets(BTreeMap<String, String>);
+
+impl Secrets {
+    /// A word that nothing else holds, among characters that have to be escaped on several ways.
+    fn password(&mut self, of: &str) -> String {
+        let word = format!("Kanari{}", uuid::Uuid::new_v4().simple());
+        self.add(of, &word);
+        format!("{word} & <\"\u{fc}\">")
+    }
+
+    fn add(&mut self, what: &str, secret: &str) {
+        assert!(secret.len() >= 32, "{what} is too short to be unique");
+        self.0.insert(what.to_owned(), secret.to_owned());
+    }
+
+    /// Which secrets a text holds: as they are, as hexadecimal digits, or in base64, whatever stands before them.
+    fn found_in(&self, text: &str) -> Vec<&str> {
+        self.0
+            .iter()
+            .filter(|(_, secret)| forms(secret).iter().any(|form| text.contains(form)))
+            .map(|(what, _)| what.as_str())
+            .collect()
+    }
+}
+
+fn forms(secret: &str) -> Vec<String> {
+    let hex = |upper: bool| {
+        secret.bytes().fold(String::new(), |mut text, byte| {
+            if upper {
+                write!(text, "{byte:02X}").unwrap();
+            } else {
+                write!(text, "{byte:02x}").unwrap();
+            }
+            text
+        })
+    };
+    let mut forms = vec![secret.to_owned(), hex(false), hex(true)];
+    for skip in 0..3 {
+        // Three bytes are four digits: in one of three places, a secret's digits follow from it alone.
+        let bytes = &secret.as_bytes()[skip..];
+        forms.push(base64(&bytes[..bytes.len() / 3 * 3]));
+    }
+    forms
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bytes
+        .chunks_exact(3)
+        .flat_map(|three| {
+            let number = u32::from(three[0]) << 16 | u32::from(three[1]) << 8 | u32::from(three[2]);
+            [18, 12, 6, 0].map(|shift| char::from(DIGITS[(number >> shift & 63) as usize]))
+        })
+        .collect()
+}
+
+/// A database server that asks for the password in clear and refuses it: where it listens, and what it was told.
+async fn refusing_database() -> (SocketAddr, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let told = Arc::new(Mutex::new(String::new()));
+    let heard = Arc::clone(&told);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let heard = Arc::clone(&heard);
+            tokio::spawn(async move {
+                let mut startup = vec![0; stream.read_u32().await.unwrap() as usize - 4];
+                stream.read_exact(&mut startup).await.unwrap();
+                // AuthenticationCleartextPassword
+                stream.write_all(b"R\0\0\0\x08\0\0\0\x03").await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), b'p');
+                let mut password = vec![0; stream.read_u32().await.unwrap() as usize - 4];
+                stream.read_exact(&mut password).await.unwrap();
+                heard
+                    .lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&password));
+                let refusal = b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed\0\0";
+                stream.write_u8(b'E').await.unwrap();
+                stream.write_u32(refusal.len() as u32 + 4).await.unwrap();
+                stream.write_all(refusal).await.unwrap();
+            });
+        }
+    });
+    (address, told)
+}
+
+/// Runs a command to its end, off the runtime's threads: the simulator answers on them. Everything that it wrote.
+async fn run(words: &str, config: &Path, stdout: Option<&Path>) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_virt-collector"));
+    command
+        .args(words.split_whitespace())
+        .arg("--config")
+        .arg(config)
+        .env("RUST_BACKTRACE", "full")
+        .env("RUST_LOG", "trace");
+    if let Some(stdout) = stdout {
+        command.stdout(Stdio::from(File::options().write(true).open(stdout).unwrap()));
+    } else {
+        command.stdout(Stdio::piped());
+    }
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap())
+        .await
+        .unwrap();
+    format!(
+        "$ virt-collector {words}\n{}{}\n{}\n",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+        output.status
+    )
+}
+
+/// Every row of every table and view, as text; binary columns are hexadecimal digits in it.
+async fn dump(sql: &Client) -> String {
+    let tables = sql
+        .query(
+            "SELECT format('%I.%I', schemaname, relname) FROM (
+                 SELECT schemaname, tablename AS relname FROM pg_tables UNION SELECT schemaname, viewname FROM pg_views
+             ) AS relation WHERE schemaname = 'public' ORDER BY 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    let mut dump = String::new();
+    for table in tables {
+        let table: String = table.get(0);
+        writeln!(dump, "-- {table}").unwrap();
+        for row in sql
+            .query(&format!("SELECT row_of::text FROM {table} AS row_of"), &[])
+            .await
+            .unwrap()
+        {
+            writeln!(dump, "{}", row.get::<_, String>(0)).unwrap();
+        }
+    }
+    dump
+}
+
+async fn until_sql(what: &str, sql: &Client, condition: &str) {
+    let look = || async {
+        match sql.query_one(condition, &[]).await {
+            Ok(row) if row.get::<_, bool>(0) => Ok(()),
+            Ok(_) => Err("not yet".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    process::until(what, DEADLINE, look)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
+    let mut secrets = Secrets::default();
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
+    let sql = database.connect(Role::Superuser).await.unwrap();
+
+    // Platforms: one that is well, one whose password is wrong, one whose certificate is another.
+    let small = |password: String| Spec {
+        vms: 4,
+        hosts: 1,
+        password,
+        ..Spec::default()
+    };
+    let simulator = Simulator::start(small(secrets.password("the platform's password")))
+        .await
+        .unwrap();
+    let other = Simulator::start(small(secrets.password("the password that was not given")))
+        .await
+        .unwrap();
+    let well = Platform::simulated("well", &simulator);
+    let refused = Platform {
+        name: "refused".to_owned(),
+        password: secrets.password("a wrong password"),
+        ..Platform::simulated("refused", &other)
+    };
+    let mistaken = Platform {
+        name: "mistaken".to_owned(),
+        password: secrets.password("the password for another certificate"),
+        trust: Trust::Thumbprint("ab".repeat(32)),
+        ..well.clone()
+    };
+    // The first answers to a query for samples break off, are none, and say that something is wrong.
+    for action in [
+        Action::Truncate { at: 500 },
+        Action::Status {
+            code: 503,
+            body: None,
+        },
+        Action::Fault {
+            fault: "RuntimeFault".to_owned(),
+            message: "out of order".to_owned(),
+        },
+    ] {
+        simulator.rules().add(Rule {
+            method: Some("QueryPerf".to_owned()),
+            object: None,
+            skip: 0,
+            times: Some(1),
+            action,
+        });
+    }
+
+    let settings = Settings {
+        database: database.url(Role::Writer),
+        owner: database.url(Role::Owner),
+        interval: Duration::from_secs(20),
+        discovery_interval: Duration::from_secs(20),
+        listen: process::free_address().unwrap(),
+        top: String::new(),
+        more: "[log]\nlevel = \"trace\"\n".to_owned(),
+        platforms: vec![well, refused, mistaken],
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
+    let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();
+    let config = collector.config_file();
+    // The same with passwords for both accounts of the database, and with a database that refuses them.
+    let written = std::fs::read_to_string(&config).unwrap();
+    let with_passwords = |text: &str| {
+        text.replacen(
+            "[database]\n",
+            "[database]\npassword_file = \"writer.password\"\n",
+            1,
+        )
+        .replacen(
+            "[database.owner]\n",
+            "[database.owner]\npassword_file = \"owner.password\"\n",
+            1,
+        )
+    };
+    std::fs::write(&config, with_passwords(&written)).unwrap();
+    for (file, what) in [
+        ("writer.password", "the writer's database password"),
+        ("owner.password", "the owner's database password"),
+    ] {
+        let path = directory.path().join(file);
+        std::fs::write(&path, secrets.password(what) + "\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let (refusing, told) = refusing_database().await;
+    let elsewhere = directory.path().join("elsewhere.toml");
+    let url = |role: &str| format!("postgresql://{role}@{refusing}/virt");
+    std::fs::write(
+        &elsewhere,
+        with_passwords(&written)
+            .replace(&database.url(Role::Writer), &url("virt_writer"))
+            .replace(&database.url(Role::Owner), &url("virt_owner")),
+    )
+    .unwrap();
+
+    // A key ring, and the password of a platform of the registry that is sealed with it.
+    let mut said = run("migrate --dry-run", &config, None).await;
+    said += &run("migrate", &config, None).await;
+    said += &run("key init", &config, None).await;
+    let loaded = virt_collector::config::Config::load(&config).unwrap();
+    let of_writer = |account| store::Settings::new(&loaded.database, account, &store::Owner::random());
+    let stored = store::Database::new(of_writer(&loaded.database.writer).unwrap()).unwrap();
+    for (platform, damaged) in [("sealed", false), ("damaged", true)] {
+        let id = stored
+            .register_platform(platform, PlatformKind::VCenter, "vc.example.com", 443)
+            .await
+            .unwrap();
+        let place = Place::password_of(id.0 + i32::from(damaged));
+        let password = secrets.password(&format!("the {platform} password"));
+        let ring = key_file::load(&loaded.keys.file).unwrap();
+        let sealed = ring.seal(place, &Secret::new(password)).unwrap();
+        stored.put_credential(id, &sealed).await.unwrap();
+    }
+
+    // The service, while things go wrong.
+    collector.start().await.unwrap();
+    collector.ready(DEADLINE).await.unwrap();
+    let status = |platform: &str, class: &str| {
+        format!(
+            "SELECT coalesce(status_class, status) = '{class}' FROM virt_platform WHERE name = '{platform}'"
+        )
+    };
+    until_sql(
+        "the wrong password to be refused",
+        &sql,
+        &status("refused", "auth"),
+    )
+    .await;
+    until_sql(
+        "the other certificate to be seen",
+        &sql,
+        &status("mistaken", "tls"),
+    )
+    .await;
+    let rows = "SELECT count(*) > 0 FROM virt_vm_metrics";
+    until_sql("samples", &sql, rows).await;
+    let logins = simulator.sessions().stats().logins;
+    simulator.sessions().expire_all();
+    process::until("another login", DEADLINE, || async {
+        let stats = simulator.sessions().stats();
+        if stats.logins > logins {
+            Ok(())
+        } else {
+            Err(format!("{stats:?}"))
+        }
+    })
+    .await
+    .unwrap();
+    sql.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'virt_writer' \
+         AND datname = current_database()",
+        &[],
+    )
+    .await
+    .unwrap();
+    let log = collector.log();
+    process::until("the lost connection in the log", DEADLINE, || async {
+        let log = std::fs::read_to_string(&log).unwrap();
+        if log.contains("connection lost") {
+            Ok(())
+        } else {
+            Err(format!("{} bytes", log.len()))
+        }
+    })
+    .await
+    .unwrap();
+
+    // What others see of the process.
+    let pid = collector.daemon().unwrap().id().unwrap();
+    let mut seen = String::new();
+    for file in ["cmdline", "environ"] {
+        let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    let metrics = collector.metrics().await.unwrap();
+    assert!(metrics.contains("virt_collector_logins_total"), "{metrics}");
+    let ended = collector.stop(DEADLINE).await.unwrap();
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
+
+    // Each command, where it goes well, where the database refuses the password, and where it panics.
+    let ring = || std::fs::read_to_string(&loaded.keys.file).unwrap();
+    let mut rings = ring();
+    let names = |rings: &str| -> Vec<String> {
+        let words = rings.split_whitespace().filter(|word| word.len() == 16);
+        words.map(str::to_owned).collect()
+    };
+    let first = names(&rings).remove(0);
+    said += &run("key add", &config, None).await;
+    let second = names(&ring()).into_iter().find(|key| *key != first).unwrap();
+    for words in [
+        "check",
+        "check --output json",
+        "gaps",
+        "gaps list --output json",
+        "gaps --verify",
+        "gaps retry",
+        "key init",
+        "key list",
+        "key list --output json",
+        "key verify",
+        "key verify --output json",
+        &format!("key promote {second}"),
+        "key rewrap",
+        "key rewrap --output json",
+        &format!("key retire {first}"),
+        "migrate",
+    ] {
+        said += &run(words, &config, None).await;
+    }
+    rings += &ring();
+    for words in ["check", "gaps", "key list", "key verify", "migrate"] {
+        said += &run(words, &elsewhere, None).await;
+        said += &run(words, &config, Some(Path::new("/dev/full"))).await;
+    }
+    let words = run("--help", &config, None).await;
+    let listed: Vec<&str> = words
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        // Words that go on in the next line are further to the right.
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|word| !word.is_empty() && *word != "help")
+        .collect();
+    for command in &listed {
+        assert!(COMMANDS.contains(command), "this test does not run {command} yet");
+    }
+    assert_eq!(listed.len(), COMMANDS.len(), "{words}");
+
+    for (index, key) in rings
+        .split_whitespace()
+        .filter(|word| word.len() == 64)
+        .enumerate()
+    {
+        secrets.add(&format!("line {index} of the key ring"), key);
+    }
+    for (index, cookie) in simulator.sessions().cookies().iter().enumerate() {
+        secrets.add(&format!("cookie {index}"), cookie);
+    }
+    let log = std::fs::read_to_string(&log).unwrap();
+    let tables = dump(&sql).await;
+
+    // All of it was used, and would be found.
+    assert!(simulator.sessions().cookies().len() >= 2);
+    assert!(other.sessions().stats().failed_logins > 0);
+    for what in ["the writer's database password", "the owner's database password"] {
+        assert!(
+            told.lock().unwrap().contains(&secrets.0[what]),
+            "{what} was not sent"
+        );
+    }
+    for part in [
+        "panicked",
+        "FAILED",
+        "still seals the password",
+        "password authentication failed",
+    ] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    for part in ["TRACE", "DEBUG", "refused", "HTTP 503", "connection lost"] {
+        assert!(log.contains(part), "{part} is not in the log");
+    }
+    assert!(
+        tables.contains("-- public.virt_platform_credential") && tables.contains("\\\\x01"),
+        "{tables}"
+    );
+    for (what, secret) in &secrets.0 {
+        for form in forms(secret) {
+            assert!(secrets.found_in(&format!("x{form}y")).contains(&what.as_str()));
+        }
+    }
+
+    for (place, text) in [
+        ("the log", &log),
+        ("/metrics", &metrics),
+        ("a table", &tables),
+        ("what commands wrote", &said),
+        ("arguments or environment", &seen),
+    ] {
+        let found = secrets.found_in(text);
+        assert!(found.is_empty(), "{found:?} in {place}");
+    }
+}
