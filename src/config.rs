@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::filter::Filter;
 use crate::units::ByteSize;
 
 pub use validate::Problem;
@@ -188,6 +189,8 @@ pub struct Platform {
     pub password_file: PathBuf,
     /// Which certificate is trusted.
     pub trust: Trust,
+    /// Which of its objects are stored and polled.
+    pub filter: Filter,
 }
 
 /// Which server certificate is trusted.

@@ -359,6 +359,7 @@ impl Platform {
         let discovery = Discovery {
             lease: lease.clone(),
             interval: collection.discovery_interval,
+            filter: configured.filter.clone(),
             vsphere: vsphere.clone(),
             database: database.clone(),
             inventory,

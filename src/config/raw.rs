@@ -141,6 +141,12 @@ pub(super) struct Platform {
     pub(super) tls_verify: bool,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) thumbprint: Option<String>,
+    #[serde(default)]
+    pub(super) datacenters: Vec<String>,
+    #[serde(default)]
+    pub(super) include: Vec<String>,
+    #[serde(default)]
+    pub(super) exclude: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

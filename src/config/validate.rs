@@ -12,6 +12,7 @@ use super::{
     PlatformKind, Trust, raw,
 };
 use crate::model::columns::Column;
+use crate::model::filter::Filter;
 use crate::model::ids::EntityKind;
 use crate::units::ByteSize;
 
@@ -301,6 +302,9 @@ impl Check<'_> {
             tls_verify,
             ca_file,
             thumbprint,
+            datacenters,
+            include,
+            exclude,
         } = raw;
         let key = |field: &str| format!("platform {name:?}: {field}");
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -332,6 +336,10 @@ impl Check<'_> {
                 Trust::System
             }
         };
+        let filter = Filter::parse(datacenters, &include, &exclude).unwrap_or_else(|error| {
+            self.problem(key("filter"), error.to_string());
+            Filter::default()
+        });
         Platform {
             kind: match kind {
                 raw::PlatformKind::VCenter => PlatformKind::VCenter,
@@ -343,6 +351,7 @@ impl Check<'_> {
             port,
             user,
             trust,
+            filter,
         }
     }
 
@@ -421,6 +430,21 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part}\n{error}");
         }
+    }
+
+    #[test]
+    fn a_filter_is_read_and_a_bad_one_is_refused_with_the_platform() {
+        let text = platform("datacenters = [\"Berlin\"]\ninclude = [\"/*/vm/**\"]\nexclude = [\"**/old-*\"]");
+        let filter = &parse(&text).unwrap().platforms[0].filter;
+        assert_eq!(filter.datacenters, ["Berlin"]);
+        assert!(
+            filter.takes_path(&["Berlin", "vm", "web"]) && !filter.takes_path(&["Berlin", "vm", "old-1"])
+        );
+        let error = parse(&platform("exclude = [\"old\"]")).unwrap_err();
+        assert!(
+            error.contains("platform \"lab\": filter: exclude: bad pattern \"old\": begin with /"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! From objects that refer to each other to records that say what is meant.
 //!
-//! Owns: which datacenter, cluster and folder an object is in, which network an adapter is on. Never does: I/O.
+//! Owns: which datacenter, cluster and folder an object is in, which network an adapter is on, and by that what the
+//! platform's filter takes and what it turns away. Never does: I/O.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::model::filter::Filter;
 use crate::model::ids::MoRef;
 use crate::model::inventory::{Datacenter, Inventory, Nic, ResourcePool, Vm};
 use crate::vsphere::mirror::{Changes, Mirror};
@@ -13,15 +15,37 @@ use crate::vsphere::objects::{Body, Item, Machine};
 /// Folders inside one another. Nothing real is deeper; a server that sends a circle is cut here.
 const DEPTH_LIMIT: usize = 64;
 
+/// In a path, for an object whose name the server does not tell.
+const UNNAMED: &str = "?";
+
+/// What the objects come to.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The records of those that the filter takes.
+    pub inventory: Inventory,
+    /// Those that it turns away, as far as their datacenter is known: where it is not, their place is not, either.
+    pub turned_away: Vec<MoRef>,
+}
+
 /// The records of all objects.
 #[must_use]
-pub fn all(mirror: &Mirror) -> Inventory {
-    let mut inventory = Inventory::default();
+pub fn all(mirror: &Mirror, filter: &Filter) -> Found {
+    let mut found = Found::default();
     for (moref, item) in mirror.iter() {
-        add(&mut inventory, mirror, moref, item);
+        found.add(mirror, filter, moref, item);
     }
-    sort(&mut inventory);
-    inventory
+    sort(&mut found.inventory);
+    found
+}
+
+/// The names of datacenters that the filter asks for and the server does not show, and those that it does show.
+#[must_use]
+pub fn unknown_datacenters<'a>(mirror: &'a Mirror, filter: &'a Filter) -> (Vec<&'a str>, Vec<&'a str>) {
+    let shown = mirror.iter().filter(|(_, item)| item.body == Body::Datacenter);
+    let mut shown: Vec<&str> = shown.filter_map(|(_, item)| item.name.as_deref()).collect();
+    shown.sort_unstable();
+    let wanted = filter.datacenters.iter().map(String::as_str);
+    (wanted.filter(|name| !shown.contains(name)).collect(), shown)
 }
 
 /// Keys are given in the order of references, not in that of a hash.
@@ -47,18 +71,18 @@ fn order(one: &MoRef, other: &MoRef) -> std::cmp::Ordering {
 /// The records of the objects that changed, and of those that a change of these touches: what is in a folder that
 /// was renamed has another path.
 #[must_use]
-pub fn changed(mirror: &Mirror, changes: &Changes) -> Inventory {
+pub fn changed(mirror: &Mirror, filter: &Filter, changes: &Changes) -> Found {
     if changes.touched.iter().any(|moref| is_referred_to(mirror, moref)) {
-        return all(mirror);
+        return all(mirror, filter);
     }
-    let mut inventory = Inventory::default();
+    let mut found = Found::default();
     for moref in &changes.touched {
         if let Some(item) = mirror.get(moref) {
-            add(&mut inventory, mirror, moref, item);
+            found.add(mirror, filter, moref, item);
         }
     }
-    sort(&mut inventory);
-    inventory
+    sort(&mut found.inventory);
+    found
 }
 
 /// The references of all records, as they are stored.
@@ -88,6 +112,47 @@ fn is_referred_to(mirror: &Mirror, moref: &MoRef) -> bool {
                 | Body::Portgroup(_)
         )
     })
+}
+
+impl Found {
+    fn add(&mut self, mirror: &Mirror, filter: &Filter, moref: &MoRef, item: &Item) {
+        if filter.is_open() {
+            return add(&mut self.inventory, mirror, moref, item);
+        }
+        let datacenter = match item.body {
+            Body::Datacenter => Some(item),
+            _ => datacenter(mirror, item).and_then(|moref| mirror.get(&moref)),
+        };
+        if filter.takes_datacenter(datacenter.and_then(|item| item.name.as_deref()))
+            && takes_place(mirror, filter, item)
+        {
+            return add(&mut self.inventory, mirror, moref, item);
+        }
+        self.inventory.other_hosts |= matches!(item.body, Body::Host(_));
+        if datacenter.is_some() {
+            self.turned_away.push(moref.clone());
+        }
+    }
+}
+
+/// Whether the filter takes a host or VM by its path; of other objects only the datacenter counts.
+fn takes_place(mirror: &Mirror, filter: &Filter, item: &Item) -> bool {
+    if !matches!(item.body, Body::Host(_) | Body::Vm(_)) {
+        return true;
+    }
+    let name = |item: &Item| item.name.clone().unwrap_or_else(|| UNNAMED.to_owned());
+    let mut names = vec![name(item)];
+    if item.parent.is_some() {
+        names.extend(above(mirror, item).map(|(_, above)| name(above)));
+    } else if let Some(datacenter) = datacenter(mirror, item).and_then(|moref| mirror.get(&moref)) {
+        // A VM in a vApp is in no folder.
+        names.push("vm".to_owned());
+        names.push(name(datacenter));
+        names.extend(above(mirror, datacenter).map(|(_, above)| name(above)));
+    }
+    names.reverse();
+    let path: Vec<&str> = names.iter().map(String::as_str).collect();
+    filter.takes_path(&path)
 }
 
 fn add(inventory: &mut Inventory, mirror: &Mirror, moref: &MoRef, item: &Item) {
@@ -138,10 +203,8 @@ fn add(inventory: &mut Inventory, mirror: &Mirror, moref: &MoRef, item: &Item) {
 
 fn vm(mirror: &Mirror, item: &Item, machine: &Machine) -> Vm {
     let mut vm = machine.vm.clone();
-    // A VM in a vApp has no parent; the host that it is on is in the same datacenter.
-    let host = vm.host.as_ref().and_then(|host| mirror.get(host));
     let details = Arc::make_mut(&mut vm.details);
-    details.datacenter = datacenter(mirror, item).or_else(|| datacenter(mirror, host?));
+    details.datacenter = datacenter(mirror, item);
     details.folder = item.parent.is_some().then(|| path(mirror, item));
     if details.snapshots.is_none() {
         // Unset is how a server says that there is none.
@@ -194,9 +257,13 @@ fn above<'a>(mirror: &'a Mirror, item: &'a Item) -> impl Iterator<Item = (&'a Mo
 }
 
 fn datacenter(mirror: &Mirror, item: &Item) -> Option<MoRef> {
-    above(mirror, item)
-        .find(|(_, item)| item.body == Body::Datacenter)
-        .map(|(moref, _)| moref.clone())
+    let find = |item| above(mirror, item).find(|(_, above)| above.body == Body::Datacenter);
+    // A VM in a vApp has no parent; the host that it is on is in the same datacenter.
+    let found = find(item).or_else(|| match &item.body {
+        Body::Vm(machine) => find(mirror.get(machine.vm.host.as_ref()?)?),
+        _ => None,
+    });
+    found.map(|(moref, _)| moref.clone())
 }
 
 /// Names of datacenter and folders above, as in `/DC-1/Team/Web`, without the one right below the datacenter: it is
@@ -209,7 +276,7 @@ fn path(mirror: &Mirror, item: &Item) -> String {
             .get(place + 1)
             .is_some_and(|outer| outer.body == Body::Datacenter);
         if !is_system || item.body == Body::Datacenter {
-            names.push(item.name.as_deref().unwrap_or("?"));
+            names.push(item.name.as_deref().unwrap_or(UNNAMED));
         }
     }
     names.reverse();

@@ -309,6 +309,8 @@ pub struct Inventory {
     pub hosts: Vec<Host>,
     /// All VMs and templates.
     pub vms: Vec<Vm>,
+    /// The server shows hosts that a filter turned away.
+    pub other_hosts: bool,
 }
 
 impl Inventory {
@@ -316,6 +318,12 @@ impl Inventory {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty() && self.vms.is_empty()
+    }
+
+    /// False while a server shows no host at all: it is starting, and whatever it lacks may be there in a moment.
+    #[must_use]
+    pub const fn shows_hosts(&self) -> bool {
+        self.other_hosts || !self.hosts.is_empty()
     }
 }
 

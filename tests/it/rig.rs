@@ -159,6 +159,7 @@ impl Rig {
                 user: user.to_owned(),
                 password_file: self.password_file(),
                 trust: Trust::CaFile(self.ca_file()),
+                filter: virt_collector::model::filter::Filter::default(),
             }],
         }
     }
