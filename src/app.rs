@@ -101,6 +101,7 @@ impl App {
             memory,
             database,
             collection,
+            inventory,
             admin: endpoint,
             log: _,
             platforms,
@@ -159,6 +160,7 @@ impl App {
             let (platform, handle) = Platform::new(platform::Parts {
                 configured,
                 collection: collection.clone(),
+                attributes: inventory.custom_attributes.clone(),
                 database: database.clone(),
                 database_health: health.clone(),
                 writers: writers.clone(),

@@ -28,6 +28,8 @@ pub struct Config {
     pub database: Database,
     /// How samples are read.
     pub collection: Collection,
+    /// What is kept of hosts and VMs.
+    pub inventory: Inventory,
     /// The daemon's own HTTP endpoint.
     pub admin: Admin,
     /// Logs.
@@ -105,6 +107,13 @@ pub enum HostDisk {
     StorageAdapter,
     /// Its datastores: for sites on NFS or vSAN, where the adapters see nothing.
     Datastore,
+}
+
+/// What is kept of hosts and VMs beside what is always kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Names of custom attributes of VMs; of no other is anything stored.
+    pub custom_attributes: Vec<String>,
 }
 
 /// The daemon's own HTTP endpoint.

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::resolve::Resolver;
 use crate::error::Chain;
 use crate::error::Disposition;
 use crate::model::filter::Filter;
@@ -43,6 +44,7 @@ use crate::vsphere::About;
 use crate::vsphere::Tracker;
 use crate::vsphere::Vsphere;
 use crate::vsphere::mirror::Changes;
+use crate::vsphere::mirror::Mirror;
 use crate::vsphere::objects::Body;
 
 /// The longest wait after a failure, so that a vCenter that returns is found soon; a refused login waits as long as
@@ -70,6 +72,8 @@ pub struct Discovery {
     pub interval: Duration,
     /// What of it is stored and polled.
     pub filter: Filter,
+    /// Names of the custom attributes that are stored.
+    pub attributes: Vec<String>,
     /// Whom to ask.
     pub vsphere: Vsphere,
     /// Where objects are kept.
@@ -256,7 +260,7 @@ impl Discovery {
                 });
             }
         }
-        let tracker = self.vsphere.track().await?;
+        let tracker = self.vsphere.track(!self.attributes.is_empty()).await?;
         self.tell_unknown(&tracker, state);
         self.store_all(&tracker, state).await?;
         self.tell_unusable(state).await?;
@@ -358,7 +362,7 @@ impl Discovery {
             return Ok(false);
         }
         let mirror = tracker.mirror();
-        let changed = resolve::changed(mirror, &self.filter, &changes);
+        let changed = self.resolver(mirror).changed(&changes);
         let has_host = mirror.iter().any(|(_, item)| matches!(item.body, Body::Host(_)));
         let mut gone: Vec<MoRef> = changes.left.into_iter().collect();
         // While objects are missing, what is there may seem to be in another place.
@@ -385,7 +389,7 @@ impl Discovery {
 
     /// Stores a complete reading. What it lacks is gone only if the one before lacked it, too.
     async fn store_all(&self, tracker: &Tracker, state: &mut State) -> Result<(), Error> {
-        let found = resolve::all(tracker.mirror(), &self.filter).inventory;
+        let found = self.resolver(tracker.mirror()).all().inventory;
         state.is_whole = false;
         if found.is_empty() {
             if found.other_hosts {
@@ -431,6 +435,10 @@ impl Discovery {
         state.absent = if confirmed { HashMap::new() } else { absent };
         state.learn(known);
         Ok(())
+    }
+
+    fn resolver<'a>(&'a self, mirror: &'a Mirror) -> Resolver<'a> {
+        Resolver::new(mirror, &self.filter, &self.attributes)
     }
 
     fn publish(&self, state: &State) {

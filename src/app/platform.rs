@@ -78,6 +78,7 @@ const PROGRESS: Duration = Duration::from_secs(120);
 pub(super) struct Parts {
     pub(super) configured: config::Platform,
     pub(super) collection: config::Collection,
+    pub(super) attributes: Vec<String>,
     pub(super) database: Database,
     pub(super) database_health: watch::Receiver<DatabaseHealth>,
     pub(super) writers: Writers,
@@ -312,6 +313,7 @@ impl Platform {
         let Parts {
             configured,
             collection,
+            attributes,
             database,
             writers,
             share,
@@ -360,6 +362,7 @@ impl Platform {
             lease: lease.clone(),
             interval: collection.discovery_interval,
             filter: configured.filter.clone(),
+            attributes: attributes.clone(),
             vsphere: vsphere.clone(),
             database: database.clone(),
             inventory,

@@ -16,6 +16,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) collection: Collection,
     #[serde(default)]
+    pub(super) inventory: Inventory,
+    #[serde(default)]
     pub(super) admin: Admin,
     #[serde(default)]
     pub(super) log: Log,
@@ -87,6 +89,12 @@ impl Default for Collection {
 pub(super) enum HostDisk {
     StorageAdapter,
     Datastore,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Inventory {
+    pub(super) custom_attributes: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,7 +8,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::{
-    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Log, LogFormat, Platform,
+    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Inventory, Log, LogFormat, Platform,
     PlatformKind, Trust, raw,
 };
 use crate::model::columns::Column;
@@ -43,6 +43,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         memory,
         database,
         collection,
+        inventory,
         admin,
         log,
         platforms,
@@ -51,6 +52,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         memory: check.memory(&memory),
         database: check.database(database),
         collection: check.collection(collection),
+        inventory: check.inventory(inventory),
         admin: check.admin(&admin),
         log: check.log(log),
         platforms: check.platforms(platforms),
@@ -244,6 +246,17 @@ impl Check<'_> {
             );
             return;
         }
+    }
+
+    fn inventory(&mut self, raw: raw::Inventory) -> Inventory {
+        let raw::Inventory { custom_attributes } = raw;
+        if custom_attributes.iter().any(|name| name.trim().is_empty()) {
+            self.problem(
+                "inventory.custom_attributes",
+                "a name is empty; write names as the vSphere Client shows them, such as \"Owner\"",
+            );
+        }
+        Inventory { custom_attributes }
     }
 
     fn admin(&mut self, raw: &raw::Admin) -> Admin {

@@ -1,5 +1,6 @@
 //! The inventory as it was read. Every property but the reference may be missing on a real server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::ids::{HostId, MoRef, VmId};
@@ -151,6 +152,8 @@ pub struct VmDetails {
     pub uncommitted_bytes: Option<i64>,
     /// Notes.
     pub annotation: Option<String>,
+    /// Values of those custom attributes that are asked for, by name.
+    pub attributes: BTreeMap<String, String>,
     /// Disks; `None` where the server does not tell.
     pub disks: Option<Vec<Disk>>,
     /// Network adapters; `None` where the server does not tell.

@@ -45,6 +45,7 @@ fn the_example_has_every_key() {
         "[database]",
         "[database.owner]",
         "[collection]",
+        "[inventory]",
         "[admin]",
         "[log]",
         "[[platform]]",

@@ -141,6 +141,7 @@ impl Rig {
                 skip_host_counters: Vec::new(),
                 skip_vm_counters: Vec::new(),
             },
+            inventory: virt_collector::config::Inventory::default(),
             admin: Admin {
                 listen: "127.0.0.1:0".parse().unwrap(),
             },
