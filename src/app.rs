@@ -103,6 +103,7 @@ impl App {
             memory,
             database,
             collection,
+            inventory,
             admin: endpoint,
             log: _,
             keys,
@@ -133,6 +134,7 @@ impl App {
         let (names_sender, names) = watch::channel(BTreeSet::new());
         let shared = fleet::Shared {
             collection,
+            attributes: inventory.custom_attributes,
             database: database.clone(),
             database_health: health.clone(),
             writers: Writers::new(database.clone()),

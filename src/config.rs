@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::filter::Filter;
 use crate::model::ids::PlatformId;
 use crate::secret::Secret;
 use crate::units::ByteSize;
@@ -31,6 +32,8 @@ pub struct Config {
     pub keys: Keys,
     /// How samples are read.
     pub collection: Collection,
+    /// What is kept of hosts and VMs.
+    pub inventory: Inventory,
     /// The daemon's own HTTP endpoint.
     pub admin: Admin,
     /// Logs.
@@ -117,6 +120,13 @@ pub enum HostDisk {
     Datastore,
 }
 
+/// What is kept of hosts and VMs beside what is always kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Names of custom attributes of VMs; of no other is anything stored.
+    pub custom_attributes: Vec<String>,
+}
+
 /// The daemon's own HTTP endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -199,6 +209,8 @@ pub struct Platform {
     pub password: Password,
     /// Which certificate is trusted.
     pub trust: Trust,
+    /// Which of its objects are stored and polled.
+    pub filter: Filter,
 }
 
 /// Where a platform's password is.

@@ -320,15 +320,16 @@ impl Vsphere {
             .await
     }
 
-    /// Reads all objects that an inventory shows and follows them from then on.
+    /// Reads all objects that an inventory shows and follows them from then on, with `attributes` also the custom
+    /// attributes of VMs.
     ///
     /// # Errors
     /// When a call fails; a part is never returned.
-    pub async fn track(&self) -> Result<Tracker, Error> {
+    pub async fn track(&self, attributes: bool) -> Result<Tracker, Error> {
         let _permit = self.room_for_a_page().await;
         let started = |session: Pinned| async move {
             self.login(&session).await?;
-            Tracker::start(session, self.inner.share.clone()).await
+            Tracker::start(session, self.inner.share.clone(), attributes).await
         };
         self.inner.pool.with_session(started).await
     }

@@ -31,6 +31,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(38);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) collection: Collection,
+    /// Custom attributes that are stored.
+    pub(super) attributes: Vec<String>,
     pub(super) database: Database,
     pub(super) database_health: watch::Receiver<DatabaseHealth>,
     pub(super) writers: Writers,
@@ -94,6 +96,7 @@ impl Fleet {
         }
         let Shared {
             collection,
+            attributes,
             database,
             database_health,
             writers,
@@ -106,6 +109,7 @@ impl Fleet {
         let (platform, handle) = Platform::new(Parts {
             wanted: wanted.clone(),
             collection: collection.clone(),
+            attributes: attributes.clone(),
             database: database.clone(),
             database_health: database_health.clone(),
             writers: writers.clone(),

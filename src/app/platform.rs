@@ -79,6 +79,7 @@ const PROGRESS: Duration = Duration::from_secs(120);
 pub(super) struct Parts {
     pub(super) wanted: Wanted,
     pub(super) collection: config::Collection,
+    pub(super) attributes: Vec<String>,
     pub(super) database: Database,
     pub(super) database_health: watch::Receiver<DatabaseHealth>,
     pub(super) writers: Writers,
@@ -329,6 +330,7 @@ impl Platform {
         let Parts {
             wanted,
             collection,
+            attributes,
             database,
             writers,
             share,
@@ -376,6 +378,8 @@ impl Platform {
         let discovery = Discovery {
             lease: lease.clone(),
             interval: collection.discovery_interval,
+            filter: wanted.platform.filter.clone(),
+            attributes: attributes.clone(),
             vsphere: vsphere.clone(),
             database: database.clone(),
             inventory,

@@ -14,6 +14,7 @@ use crate::clock::{SystemClock, WallClock as _};
 use crate::config;
 use crate::config::{Config, PlatformKind, Trust};
 use crate::error::Chain;
+use crate::model::filter::{Filter, Pattern};
 use crate::model::ids::PlatformId;
 use crate::secret::{KeyRing, Place, Sealed, Secret, key_file};
 use crate::store;
@@ -336,9 +337,7 @@ impl Desk {
         }
         let mut address = platform.address.clone();
         if clear_filters {
-            address.datacenters.clear();
-            address.include.clear();
-            address.exclude.clear();
+            address.filter = Filter::default();
         }
         if let Some(kind) = more.kind {
             address.kind = kind.into();
@@ -642,15 +641,16 @@ impl More {
             Some(false) => address.trust = Trust::Off,
             None => {}
         }
-        for (given, kept) in [
-            (&self.datacenters, &mut address.datacenters),
-            (&self.include, &mut address.include),
-            (&self.exclude, &mut address.exclude),
-        ] {
-            if !given.is_empty() {
-                kept.clone_from(given);
-            }
-        }
+        let texts = |patterns: &[Pattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let either =
+            |given: &Vec<String>, kept: Vec<String>| if given.is_empty() { kept } else { given.clone() };
+        let kept = &address.filter;
+        address.filter = Filter::parse(
+            either(&self.datacenters, kept.datacenters.clone()),
+            &either(&self.include, texts(&kept.include)),
+            &either(&self.exclude, texts(&kept.exclude)),
+        )
+        .map_err(Failure::usage)?;
         Ok(())
     }
 }
@@ -725,12 +725,13 @@ fn shown(platform: &Registered) -> Value {
         ),
         Trust::Off => ("off", None),
     };
+    let texts = |patterns: &[Pattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
     let time = |stamp: Option<Stamp>| stamp.map(|stamp| stamp.to_string());
     json!({
         "name": name, "id": id.0, "type": address.kind.as_str(), "host": address.host, "port": address.port,
         "user": address.user, "source": source.as_str(), "trust": trust, "tls_verify": address.trust != Trust::Off,
-        "thumbprint": thumbprint, "datacenters": address.datacenters, "include": address.include,
-        "exclude": address.exclude, "active": is_active, "maintenance": in_maintenance,
+        "thumbprint": thumbprint, "datacenters": address.filter.datacenters,
+        "include": texts(&address.filter.include), "exclude": texts(&address.filter.exclude), "active": is_active, "maintenance": in_maintenance,
         "status": status.state, "class": status.class, "reason": status.reason,
         "since": time(Some(status.since)), "last_success": time(status.last_success_at),
         "last_sync": time(*synced_at), "version": status.version, "build": status.build,

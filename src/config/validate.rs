@@ -8,10 +8,11 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::{
-    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Keys, Log, LogFormat, Password,
-    Platform, PlatformKind, Trust, raw,
+    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Inventory, Keys, Log, LogFormat,
+    Password, Platform, PlatformKind, Trust, raw,
 };
 use crate::model::columns::Column;
+use crate::model::filter::Filter;
 use crate::model::ids::EntityKind;
 use crate::units::ByteSize;
 
@@ -43,6 +44,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         database,
         keys,
         collection,
+        inventory,
         admin,
         log,
         platforms,
@@ -52,6 +54,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         database: check.database(database),
         keys: check.keys(keys),
         collection: check.collection(collection),
+        inventory: check.inventory(inventory),
         admin: check.admin(&admin),
         log: check.log(log),
         platforms: check.platforms(platforms),
@@ -257,6 +260,17 @@ impl Check<'_> {
         }
     }
 
+    fn inventory(&mut self, raw: raw::Inventory) -> Inventory {
+        let raw::Inventory { custom_attributes } = raw;
+        if custom_attributes.iter().any(|name| name.trim().is_empty()) {
+            self.problem(
+                "inventory.custom_attributes",
+                "a name is empty; write names as the vSphere Client shows them, such as \"Owner\"",
+            );
+        }
+        Inventory { custom_attributes }
+    }
+
     fn admin(&mut self, raw: &raw::Admin) -> Admin {
         let raw::Admin { listen } = *raw;
         if !listen.ip().is_loopback() {
@@ -313,6 +327,9 @@ impl Check<'_> {
             tls_verify,
             ca_file,
             thumbprint,
+            datacenters,
+            include,
+            exclude,
         } = raw;
         let key = |field: &str| format!("platform {name:?}: {field}");
         if let Some(problem) = name_problem(&name) {
@@ -337,6 +354,10 @@ impl Check<'_> {
                 Trust::System
             }
         };
+        let filter = Filter::parse(datacenters, &include, &exclude).unwrap_or_else(|error| {
+            self.problem(key("filter"), error.to_string());
+            Filter::default()
+        });
         Platform {
             kind: match kind {
                 raw::PlatformKind::VCenter => PlatformKind::VCenter,
@@ -348,6 +369,7 @@ impl Check<'_> {
             port,
             user,
             trust,
+            filter,
         }
     }
 
@@ -446,6 +468,21 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part}\n{error}");
         }
+    }
+
+    #[test]
+    fn a_filter_is_read_and_a_bad_one_is_refused_with_the_platform() {
+        let text = platform("datacenters = [\"Berlin\"]\ninclude = [\"/*/vm/**\"]\nexclude = [\"**/old-*\"]");
+        let filter = &parse(&text).unwrap().platforms[0].filter;
+        assert_eq!(filter.datacenters, ["Berlin"]);
+        assert!(
+            filter.takes_path(&["Berlin", "vm", "web"]) && !filter.takes_path(&["Berlin", "vm", "old-1"])
+        );
+        let error = parse(&platform("exclude = [\"old\"]")).unwrap_err();
+        assert!(
+            error.contains("platform \"lab\": filter: exclude: bad pattern \"old\": begin with /"),
+            "{error}"
+        );
     }
 
     #[test]

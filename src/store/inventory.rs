@@ -178,8 +178,7 @@ impl Database {
         let platform = (&lease.platform.0 as _, Type::INT4);
         let now = (&server_now as _, Type::TIMESTAMPTZ);
         for (table, present) in tables::present(inventory) {
-            // A server that shows no host is starting: whatever it lacks may be there in a moment.
-            if inventory.hosts.is_empty() {
+            if !inventory.shows_hosts() {
                 break;
             }
             let sql = format!(

@@ -13,6 +13,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::config::{Password, Platform, PlatformKind, Trust};
+use crate::model::filter::Filter;
 use crate::model::ids::PlatformId;
 use crate::store::connect::{Checkout, Database, Listener, Parameter};
 use crate::store::error::{Error, Refusal};
@@ -125,6 +126,10 @@ WITH changed AS (
 )
 SELECT pg_notify('virt_registry', name)::text FROM changed";
 
+/// As lists of patterns.
+const NONE: &[&str] = &[];
+const EVERYTHING: &[&str] = &["/**"];
+
 /// Who keeps a platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -158,12 +163,8 @@ pub struct Address {
     pub user: String,
     /// Which certificate is trusted; never a file, which other collectors would not have.
     pub trust: Trust,
-    /// Names of datacenters; empty for all.
-    pub datacenters: Vec<String>,
-    /// Patterns of inventory paths; empty for all.
-    pub include: Vec<String>,
-    /// Patterns of inventory paths.
-    pub exclude: Vec<String>,
+    /// Which of its objects count.
+    pub filter: Filter,
 }
 
 impl Address {
@@ -173,6 +174,7 @@ impl Address {
         Self {
             user: platform.user.clone(),
             trust: platform.trust.clone(),
+            filter: platform.filter.clone(),
             ..Self::new(platform.kind, &platform.host, platform.port)
         }
     }
@@ -186,9 +188,7 @@ impl Address {
             port,
             user: String::new(),
             trust: Trust::System,
-            datacenters: Vec::new(),
-            include: Vec::new(),
-            exclude: Vec::new(),
+            filter: Filter::default(),
         }
     }
 
@@ -203,7 +203,14 @@ impl Address {
             user: self.user.clone(),
             password,
             trust: self.trust.clone(),
+            filter: self.filter.clone(),
         }
+    }
+
+    /// The patterns of the filter as they were written.
+    fn patterns(&self) -> [Vec<String>; 2] {
+        [&self.filter.include, &self.filter.exclude]
+            .map(|patterns| patterns.iter().map(ToString::to_string).collect())
     }
 }
 
@@ -351,6 +358,7 @@ impl Database {
         connection.batch("BEGIN").await?;
         let (kind, port) = (address.kind.as_str(), i32::from(address.port));
         let (verify, ca_pem, thumbprint) = trust_columns(&address.trust);
+        let [include, exclude] = address.patterns();
         let parameters: [Parameter<'_>; 12] = [
             (&name, Type::TEXT),
             (&kind, Type::TEXT),
@@ -360,9 +368,9 @@ impl Database {
             (&verify, Type::BOOL),
             (&ca_pem, Type::TEXT),
             (&thumbprint, Type::TEXT),
-            (&address.datacenters, Type::TEXT_ARRAY),
-            (&address.include, Type::TEXT_ARRAY),
-            (&address.exclude, Type::TEXT_ARRAY),
+            (&address.filter.datacenters, Type::TEXT_ARRAY),
+            (&include, Type::TEXT_ARRAY),
+            (&exclude, Type::TEXT_ARRAY),
             (&is_active, Type::BOOL),
         ];
         let row = connection.query_opt(ADD, &parameters).await?;
@@ -386,6 +394,7 @@ impl Database {
         connection.batch("BEGIN").await?;
         let (kind, port) = (address.kind.as_str(), i32::from(address.port));
         let (verify, ca_pem, thumbprint) = trust_columns(&address.trust);
+        let [include, exclude] = address.patterns();
         let parameters: [Parameter<'_>; 12] = [
             (&platform.id.0, Type::INT4),
             (&platform.revision, Type::INT8),
@@ -396,9 +405,9 @@ impl Database {
             (&verify, Type::BOOL),
             (&ca_pem, Type::TEXT),
             (&thumbprint, Type::TEXT),
-            (&address.datacenters, Type::TEXT_ARRAY),
-            (&address.include, Type::TEXT_ARRAY),
-            (&address.exclude, Type::TEXT_ARRAY),
+            (&address.filter.datacenters, Type::TEXT_ARRAY),
+            (&include, Type::TEXT_ARRAY),
+            (&exclude, Type::TEXT_ARRAY),
         ];
         if connection.query_opt(EDIT, &parameters).await?.is_none() {
             return Err(refused(&platform.name, Refusal::ChangedMeanwhile));
@@ -501,6 +510,7 @@ impl Database {
         let connection = self.checkout("register a platform").await?;
         let (kind, port) = (address.kind.as_str(), i32::from(address.port));
         let (verify, _, thumbprint) = trust_columns(&address.trust);
+        let [include, exclude] = address.patterns();
         let parameters: [Parameter<'_>; 10] = [
             (&name, Type::TEXT),
             (&kind, Type::TEXT),
@@ -509,9 +519,9 @@ impl Database {
             (&address.user, Type::TEXT),
             (&verify, Type::BOOL),
             (&thumbprint, Type::TEXT),
-            (&address.datacenters, Type::TEXT_ARRAY),
-            (&address.include, Type::TEXT_ARRAY),
-            (&address.exclude, Type::TEXT_ARRAY),
+            (&address.filter.datacenters, Type::TEXT_ARRAY),
+            (&include, Type::TEXT_ARRAY),
+            (&exclude, Type::TEXT_ARRAY),
         ];
         // An upsert without a condition returns its row always.
         let row = connection.query_opt(PROVISION, &parameters).await?;
@@ -582,6 +592,11 @@ fn read(connection: &Checkout, row: &Row) -> Result<Registered, Error> {
         (true, None, Some(pem)) => Trust::CaPem(pem),
         (true, None, None) => Trust::System,
     };
+    let (include, exclude): (Vec<&str>, Vec<&str>) = (connection.read(row, 11)?, connection.read(row, 12)?);
+    // One that nobody can read, written by hand, takes nothing rather than everything.
+    let filter = Filter::parse(connection.read(row, 10)?, &include, &exclude)
+        .or_else(|_| Filter::parse(Vec::new(), NONE, EVERYTHING))
+        .unwrap_or_default();
     Ok(Registered {
         id: PlatformId(connection.read(row, 0)?),
         name,
@@ -592,9 +607,7 @@ fn read(connection: &Checkout, row: &Row) -> Result<Registered, Error> {
             port: u16::try_from(connection.read::<i32>(row, 5)?).unwrap_or(0),
             user: connection.read::<Option<String>>(row, 6)?.unwrap_or_default(),
             trust,
-            datacenters: connection.read(row, 10)?,
-            include: connection.read(row, 11)?,
-            exclude: connection.read(row, 12)?,
+            filter,
         },
         is_active: connection.read(row, 13)?,
         in_maintenance: connection.read(row, 14)?,

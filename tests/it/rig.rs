@@ -149,6 +149,7 @@ impl Rig {
                 skip_host_counters: Vec::new(),
                 skip_vm_counters: Vec::new(),
             },
+            inventory: virt_collector::config::Inventory::default(),
             admin: Admin {
                 listen: "127.0.0.1:0".parse().unwrap(),
             },
@@ -167,6 +168,7 @@ impl Rig {
                 user: user.to_owned(),
                 password: Password::File(self.password_file()),
                 trust: Trust::CaFile(self.ca_file()),
+                filter: virt_collector::model::filter::Filter::default(),
             }],
         }
     }
