@@ -361,6 +361,7 @@ impl Platform {
         let discovery = Discovery {
             lease: lease.clone(),
             interval: collection.discovery_interval,
+            confirm: inventory::CONFIRM,
             filter: configured.filter.clone(),
             attributes: attributes.clone(),
             vsphere: vsphere.clone(),
