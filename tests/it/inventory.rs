@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use support::database::Role;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use virt_collector::inventory::{Discovery, Health};
 use virt_collector::model::filter::Filter;
-use virt_collector::store::Owner;
+use virt_collector::store::{Database, Lease, Owner};
 use virt_collector::supervise::trigger::trigger;
 use virt_collector::telemetry::metrics::PlatformMetrics;
 use virt_collector::vsphere;
@@ -436,6 +437,8 @@ async fn allowed_custom_attributes_are_stored_and_followed_and_no_others() {
 
 /// The inventory loop alone, over the rig's platform.
 struct Loop {
+    database: Database,
+    lease: Lease,
     stopping: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -454,16 +457,21 @@ impl Loop {
             .await
             .unwrap()
             .unwrap();
+        // Nobody renews it here.
+        let sql = rig.database.connect(Role::Superuser).await.unwrap();
+        sql.batch_execute("UPDATE virt_platform_lease SET until = 'infinity'")
+            .await
+            .unwrap();
         let options = vsphere::Options::new(platform, &config.collection);
         let (_trigger, triggered) = trigger();
         let discovery = Discovery {
-            lease,
+            lease: lease.clone(),
             interval: Duration::from_secs(3600),
             confirm,
             filter: Filter::default(),
             attributes: Vec::new(),
             vsphere: Vsphere::new(options).unwrap(),
-            database,
+            database: database.clone(),
             inventory: watch::channel(None).0,
             health: watch::channel(Health::Unknown).0,
             lost: CancellationToken::new(),
@@ -472,12 +480,18 @@ impl Loop {
         };
         let stopping = CancellationToken::new();
         let task = tokio::spawn(discovery.run(stopping.clone()));
-        Self { stopping, task }
+        Self {
+            database,
+            lease,
+            stopping,
+            task,
+        }
     }
 
     async fn stop(self) {
         self.stopping.cancel();
         self.task.await.unwrap();
+        self.database.release_lease(&self.lease).await.unwrap();
     }
 }
 
