@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::filter::Filter;
-use crate::model::ids::PlatformId;
-use crate::secret::Secret;
+use crate::secret::{SealedPassword, Secret};
 use crate::units::ByteSize;
 
 pub use validate::{Problem, host_problem, name_problem, thumbprint};
@@ -218,15 +217,8 @@ pub struct Platform {
 pub enum Password {
     /// On the first line of a file.
     File(PathBuf),
-    /// Sealed in the database; the keys are in a file. Both are read at each login.
-    Sealed {
-        /// The key ring.
-        keys: PathBuf,
-        /// The platform's key, which the seal covers.
-        platform: PlatformId,
-        /// The envelope; `None` where there is none.
-        envelope: Option<Vec<u8>>,
-    },
+    /// Sealed in the database.
+    Sealed(SealedPassword),
     /// Here: for a trial before it is kept anywhere.
     Given(Secret),
 }

@@ -10,6 +10,7 @@
 //! | `seal` | one key: a text into an envelope for one place of the database, and back |
 //! | `key_ring` | several keys, one of which seals; all of them open |
 //! | [`key_file`] | the ring as a file that nobody else may read, replaced as a whole |
+//! | `sealed_password` | a seal with the file of its keys, opened when it is needed |
 //!
 //! Invariant: no error of this module holds a secret or a part of one.
 
@@ -17,6 +18,7 @@ mod file;
 pub mod key_file;
 mod key_ring;
 mod seal;
+mod sealed_password;
 
 use std::fmt;
 
@@ -26,6 +28,7 @@ pub use file::{FileError, read_file};
 pub use key_file::KeyFileError;
 pub use key_ring::{KeyRing, RetireError, RingError, UnknownKey};
 pub use seal::{KeyId, OpenError, Place, SealError, Sealed, key_of};
+pub use sealed_password::{Error as SealedPasswordError, SealedPassword};
 
 /// A text that neither `Debug` nor `Display` shows, wiped when dropped.
 #[derive(Clone)]

@@ -56,14 +56,20 @@ impl Wanted {
         }
     }
 
+    /// A seal that was made anew with another key is no other password.
+    fn renew_seal(&self, from: &Self) {
+        if let (Password::Sealed(seal), Password::Sealed(new)) =
+            (&self.platform.password, &from.platform.password)
+        {
+            seal.renew(new);
+        }
+    }
+
     fn registered(row: &Registered, keys: &std::path::Path) -> Self {
-        let password = Password::Sealed {
-            keys: keys.to_owned(),
-            platform: row.id,
-            envelope: row.sealed.clone(),
-        };
         Self {
-            platform: row.address.platform(&row.name, password),
+            platform: row
+                .address
+                .platform(&row.name, Password::Sealed(row.password(keys))),
             registered: Some(row.id),
             revision: row.revision,
         }
@@ -168,9 +174,12 @@ impl Registry {
         });
         futures_util::future::join_all(stops).await;
         for (name, wanted) in wanted {
-            if running.get(&name) != Some(&wanted) {
-                tracing::info!(platform = %name, "starting the platform");
-                self.fleet.start(wanted);
+            match running.get(&name) {
+                Some(runs) if *runs == wanted => runs.renew_seal(&wanted),
+                _ => {
+                    tracing::info!(platform = %name, "starting the platform");
+                    self.fleet.start(wanted);
+                }
             }
         }
     }

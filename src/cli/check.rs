@@ -1,5 +1,6 @@
 //! `virt-collector check`: tries everything that the configuration names, one line per thing, a fix for each failure.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,12 +11,13 @@ use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::config;
 use crate::config::Config;
-use crate::config::Trust;
+use crate::config::{Password, Trust};
 use crate::error::Chain;
 use crate::store;
 use crate::store::Database;
 use crate::store::Owner;
 use crate::store::Settings;
+use crate::store::registry::Source;
 use crate::vsphere;
 use crate::vsphere::Trial;
 
@@ -80,10 +82,10 @@ impl Check {
                 format!("{path}: {}", counted(config.platforms.len(), "platform")),
             )];
             self.show(&tried);
-            let database = database(settings).await;
+            let (database, registered) = database(settings, &config.keys.file).await;
             self.show(std::slice::from_ref(&database));
             tried.push(database);
-            for platform in &config.platforms {
+            for platform in config.platforms.iter().chain(&registered) {
                 let result = tokio::time::timeout(PLATFORM_DEADLINE, self::platform(platform, &config))
                     .await
                     .unwrap_or_else(|_elapsed| {
@@ -121,18 +123,31 @@ impl Check {
     }
 }
 
-async fn database(settings: Settings) -> Tried {
+/// The database, and the platforms of its registry that are to be collected.
+async fn database(settings: Settings, keys: &Path) -> (Tried, Vec<config::Platform>) {
     const NAME: &str = "database";
     let target = settings.target().to_owned();
     let probed = async {
         let database = Database::new(settings)?;
         let probe = database.probe().await?;
         probe.require()?;
-        Ok::<_, store::Error>(probe)
+        Ok::<_, store::Error>((probe, database.registered_platforms().await?))
     };
     match probed.await {
-        Ok(probe) => Tried::well(NAME, format!("{target}: {probe}")),
-        Err(error) => Tried::failed(NAME, Chain(&error).to_string()),
+        Ok((probe, rows)) => {
+            let registered = rows
+                .iter()
+                .filter(|row| row.source == Source::Registry && row.is_active && !row.in_maintenance)
+                .map(|row| {
+                    let password = Password::Sealed(row.password(keys));
+                    row.address.platform(&row.name, password)
+                });
+            (
+                Tried::well(NAME, format!("{target}: {probe}")),
+                registered.collect(),
+            )
+        }
+        Err(error) => (Tried::failed(NAME, Chain(&error).to_string()), Vec::new()),
     }
 }
 

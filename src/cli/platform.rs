@@ -295,10 +295,7 @@ impl Desk {
         let adding = self.database.add_platform(&name, &address, !inactive).await;
         let adding = adding.map_err(Failure::other)?;
         let sealed = seal(&ring, adding.id(), &password)?;
-        adding
-            .finish(&sealed.key().to_string(), sealed.bytes())
-            .await
-            .map_err(Failure::other)?;
+        adding.finish(&sealed).await.map_err(Failure::other)?;
         self.told(&name, "added", trial.as_ref(), &address.trust).await
     }
 
@@ -352,16 +349,13 @@ impl Desk {
             let prompt = format!("New password of {} at {}: ", address.user, address.host);
             more.password.read(&prompt)?
         } else {
-            let sealed = platform.sealed.as_deref().unwrap_or_default();
-            ring.open(Place::password_of(platform.id.0), sealed)
-                .map_err(Failure::other)?
+            let stored = platform.password(&self.config.keys.file);
+            stored.open().map_err(Failure::other)?
         };
         let trial = self.trial(&name, &address, &password, more.untested).await?;
         let sealed = is_new.then(|| seal(&ring, platform.id, &password)).transpose()?;
-        let key = sealed.as_ref().map(|sealed| sealed.key().to_string());
-        let sealed = key.as_deref().zip(sealed.as_ref().map(Sealed::bytes));
         self.database
-            .edit_platform(&platform, &address, sealed)
+            .edit_platform(&platform, &address, sealed.as_ref())
             .await
             .map_err(Failure::other)?;
         self.told(&name, "changed", trial.as_ref(), &address.trust).await
@@ -454,11 +448,7 @@ impl Desk {
             }
             Source::Registry => platform.address.platform(
                 name,
-                config::Password::Sealed {
-                    keys: self.config.keys.file.clone(),
-                    platform: platform.id,
-                    envelope: platform.sealed.clone(),
-                },
+                config::Password::Sealed(platform.password(&self.config.keys.file)),
             ),
         };
         let tried = self.try_platform(&configured).await;

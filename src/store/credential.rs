@@ -14,7 +14,6 @@ use crate::store::error::Error;
 
 const READ: &str = "SELECT sealed FROM virt_platform_credential WHERE platform_id = $1";
 
-/// Collectors hear of a new password, not of a new seal.
 const PUT: &str = "\
 WITH put AS (
     INSERT INTO virt_platform_credential AS stored (platform_id, key_id, sealed) VALUES ($1, $2, $3)
@@ -34,9 +33,14 @@ SELECT platform_id, platform.name, sealed
 FROM virt_platform_credential JOIN virt_platform AS platform USING (platform_id)
 ORDER BY platform.name";
 
+/// No new revision: the password is the same. Collectors hear of it, since they hold the seal.
 const RESEAL: &str = "\
-UPDATE virt_platform_credential SET key_id = $3, sealed = $4, sealed_at = clock_timestamp()
-WHERE platform_id = $1 AND sealed = $2";
+WITH resealed AS (
+    UPDATE virt_platform_credential SET key_id = $3, sealed = $4, sealed_at = clock_timestamp()
+    WHERE platform_id = $1 AND sealed = $2
+    RETURNING platform_id
+)
+SELECT pg_notify('virt_registry', name)::text FROM resealed JOIN virt_platform USING (platform_id)";
 
 /// A row, as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +116,7 @@ impl Database {
     pub async fn reseal_credential(&self, read: &Credential, sealed: &Sealed) -> Result<bool, Error> {
         let connection = self.checkout("store a new seal").await?;
         let replaced = connection
-            .execute(
+            .query_opt(
                 RESEAL,
                 &[
                     (&read.platform.0, Type::INT4),
@@ -123,7 +127,7 @@ impl Database {
             )
             .await?;
         connection.done();
-        Ok(replaced == 1)
+        Ok(replaced.is_some())
     }
 }
 

@@ -9,13 +9,17 @@
 //! - An edit that was based on an older revision is refused.
 //! - A platform that is removed keeps its row, objects and samples; adding its name again goes on with them.
 
+use std::path::Path;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::config::{Password, Platform, PlatformKind, Trust};
 use crate::model::filter::Filter;
 use crate::model::ids::PlatformId;
+use crate::secret::{Place, Sealed, SealedPassword};
 use crate::store::connect::{Checkout, Database, Listener, Parameter};
+use crate::store::credential;
 use crate::store::error::{Error, Refusal};
 use crate::store::inventory::OBJECTS;
 use crate::units::Stamp;
@@ -62,11 +66,6 @@ WITH edited AS (
     RETURNING name
 )
 SELECT pg_notify('virt_registry', name)::text FROM edited";
-
-const PUT_CREDENTIAL: &str = "\
-INSERT INTO virt_platform_credential (platform_id, key_id, sealed) VALUES ($1, $2, $3)
-ON CONFLICT (platform_id) DO UPDATE
-SET key_id = excluded.key_id, sealed = excluded.sealed, sealed_at = clock_timestamp()";
 
 const SET_ACTIVE: &str = "\
 WITH changed AS (
@@ -241,6 +240,18 @@ pub struct Registered {
     pub sealed: Option<Vec<u8>>,
 }
 
+impl Registered {
+    /// Its password, sealed with a key of this key ring.
+    #[must_use]
+    pub fn password(&self, keys: &Path) -> SealedPassword {
+        SealedPassword::new(
+            keys.to_owned(),
+            Place::password_of(self.id.0),
+            self.sealed.clone(),
+        )
+    }
+}
+
 /// How a platform fares, as its collector last said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -288,21 +299,10 @@ impl Adding {
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn finish(self, key_id: &str, sealed: &[u8]) -> Result<(), Error> {
-        put_credential(&self.connection, self.id, key_id, sealed).await?;
+    pub async fn finish(self, sealed: &Sealed) -> Result<(), Error> {
+        credential::put(&self.connection, self.id, sealed).await?;
         self.connection.commit().await
     }
-}
-
-async fn put_credential(
-    connection: &Checkout,
-    id: PlatformId,
-    key_id: &str,
-    sealed: &[u8],
-) -> Result<(), Error> {
-    let parameters: [Parameter<'_>; 3] = [(&id.0, Type::INT4), (&key_id, Type::TEXT), (&sealed, Type::BYTEA)];
-    connection.execute(PUT_CREDENTIAL, &parameters).await?;
-    Ok(())
 }
 
 impl Database {
@@ -379,7 +379,7 @@ impl Database {
         Ok(Adding { connection, id })
     }
 
-    /// Changes how a platform is reached, and its password where one is given: key id and envelope.
+    /// Changes how a platform is reached, and its password where one is given.
     ///
     /// # Errors
     /// When it is not the registry's, was changed since `platform` was read, or the database cannot be asked.
@@ -387,7 +387,7 @@ impl Database {
         &self,
         platform: &Registered,
         address: &Address,
-        sealed: Option<(&str, &[u8])>,
+        sealed: Option<&Sealed>,
     ) -> Result<(), Error> {
         own(platform)?;
         let connection = self.checkout("change a platform").await?;
@@ -412,8 +412,8 @@ impl Database {
         if connection.query_opt(EDIT, &parameters).await?.is_none() {
             return Err(refused(&platform.name, Refusal::ChangedMeanwhile));
         }
-        if let Some((key_id, sealed)) = sealed {
-            put_credential(&connection, platform.id, key_id, sealed).await?;
+        if let Some(sealed) = sealed {
+            credential::put(&connection, platform.id, sealed).await?;
         }
         connection.commit().await
     }

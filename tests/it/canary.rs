@@ -306,10 +306,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         let password = secrets.password(&format!("the {platform} password"));
         let ring = key_file::load(&loaded.keys.file).unwrap();
         let sealed = ring.seal(place, &Secret::new(password)).unwrap();
-        adding
-            .finish(&sealed.key().to_string(), sealed.bytes())
-            .await
-            .unwrap();
+        adding.finish(&sealed).await.unwrap();
     }
     let given = directory.path().join("given.password");
     std::fs::write(&given, secrets.password("the password of added platforms") + "\n").unwrap();

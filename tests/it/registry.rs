@@ -49,10 +49,7 @@ impl Desk {
         let adding = self.store.add_platform(name, address, true).await.unwrap();
         let place = Place::password_of(adding.id().0);
         let sealed = self.ring.seal(place, &Secret::new(password)).unwrap();
-        adding
-            .finish(&sealed.key().to_string(), sealed.bytes())
-            .await
-            .unwrap();
+        adding.finish(&sealed).await.unwrap();
     }
 
     async fn row(&self, name: &str) -> Registered {
@@ -147,8 +144,7 @@ async fn a_running_daemon_follows_the_registry_and_touches_only_what_changed() {
         .ring
         .seal(Place::password_of(row.id.0), &Secret::new("wrong"))
         .unwrap();
-    let key = wrong.key().to_string();
-    let sealed = Some((key.as_str(), wrong.bytes()));
+    let sealed = Some(&wrong);
     desk.store
         .edit_platform(&row, &row.address, sealed)
         .await
@@ -168,7 +164,7 @@ async fn a_running_daemon_follows_the_registry_and_touches_only_what_changed() {
         .ring
         .seal(Place::password_of(row.id.0 + 1), &Secret::new(&*password))
         .unwrap();
-    let sealed = Some((key.as_str(), foreign.bytes()));
+    let sealed = Some(&foreign);
     desk.store
         .edit_platform(&row, &row.address, sealed)
         .await
@@ -186,7 +182,7 @@ async fn a_running_daemon_follows_the_registry_and_touches_only_what_changed() {
         .ring
         .seal(Place::password_of(row.id.0), &Secret::new(&*password))
         .unwrap();
-    let sealed = Some((key.as_str(), right.bytes()));
+    let sealed = Some(&right);
     desk.store
         .edit_platform(&row, &row.address, sealed)
         .await
@@ -243,8 +239,7 @@ async fn a_wrong_password_is_tried_once_and_locks_nobody_out() {
     let row = desk.row(PLATFORM).await;
     let password = Secret::new(desk.rig.simulator.credentials().1);
     let sealed = desk.ring.seal(Place::password_of(row.id.0), &password).unwrap();
-    let key = sealed.key().to_string();
-    let sealed = Some((key.as_str(), sealed.bytes()));
+    let sealed = Some(&sealed);
     desk.store
         .edit_platform(&row, &row.address, sealed)
         .await
@@ -288,6 +283,63 @@ async fn a_server_that_was_replaced_is_collected_once_its_identity_is_accepted()
     };
     assert_eq!(of("removed_at IS NULL AND moref NOT LIKE '%@%'").await, 11);
     assert_eq!(of("removed_at IS NOT NULL AND moref LIKE '%@%'").await, 11);
+    app.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_rotated_while_the_daemon_runs_and_no_sample_is_lost() {
+    let desk = Desk::new().await;
+    let directory = desk.rig.directory.path().to_owned();
+    let config = format!(
+        "[database]\nurl = \"{}\"\n[keys]\nfile = \"keyring\"\n",
+        desk.rig.database.url(Role::Writer)
+    );
+    std::fs::write(directory.join("config.toml"), config).unwrap();
+    let key = async |words: &str| {
+        let (directory, words) = (directory.clone(), format!("key {words}"));
+        let run = move || run(&directory, &words.split(' ').collect::<Vec<_>>(), "");
+        let (code, text) = tokio::task::spawn_blocking(run).await.unwrap();
+        assert_eq!(code, 0, "{text}");
+    };
+    let first = desk.ring.primary();
+    let app = App::start(desk.config(), recorder()).await.unwrap();
+    desk.add(PLATFORM, &desk.address(), desk.rig.simulator.credentials().1)
+        .await;
+    assert_eq!(poll(&app, PLATFORM).await.error, None);
+    app.platform(PLATFORM).unwrap().back_fill_now().await.unwrap();
+    let minute = std::time::Duration::from_secs(60);
+    // A login needs the password, and so the key of the moment.
+    let another_login = async |app: &App| {
+        desk.rig.simulator.sessions().expire_all();
+        desk.rig.pass(minute);
+        // The daemon hears of a new seal a moment after it is made.
+        until(async || poll(app, PLATFORM).await.error.is_none()).await;
+    };
+
+    key("add").await;
+    let ring = key_file::load(&desk.rig.keys_file()).unwrap();
+    let second = ring.ids().find(|id| *id != first).unwrap();
+    another_login(&app).await;
+    app.stop().await.unwrap();
+    desk.rig.pass(minute * 20);
+    let app = App::start(desk.config(), recorder()).await.unwrap();
+    assert_eq!(poll(&app, PLATFORM).await.error, None);
+    app.platform(PLATFORM).unwrap().back_fill_now().await.unwrap();
+    key(&format!("promote {second}")).await;
+    another_login(&app).await;
+    key("rewrap").await;
+    another_login(&app).await;
+    key(&format!("retire {first}")).await;
+    another_login(&app).await;
+
+    let ring = key_file::load(&desk.rig.keys_file()).unwrap();
+    assert_eq!(ring.ids().collect::<Vec<_>>(), [second]);
+    let verdict = desk.rig.verdict().await;
+    assert!(
+        verdict.is_clean() && verdict.explained == 0,
+        "{}",
+        verdict.report()
+    );
     app.stop().await.unwrap();
 }
 

@@ -159,3 +159,117 @@ async fn a_vcenter_of_vcsim_is_checked_discovered_and_polled() {
 async fn an_esxi_host_of_vcsim_is_checked_discovered_and_polled() {
     collects("esxi", &["-esx"], 1, 2).await;
 }
+
+/// What the README says between two headings: the commands of the program in its shell blocks, one a line.
+fn commands(from: &str, to: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let part = text.split_once(from).unwrap().1.split_once(to).unwrap().0;
+    let lines = part.lines().map(str::trim);
+    lines
+        .filter_map(|line| line.strip_prefix("virt-collector "))
+        .filter(|line| !line.contains('|'))
+        .map(|line| line.split('#').next().unwrap().trim().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_vcenter_is_added_as_the_readme_says() {
+    let vcsim = Vcsim::start(&[]);
+    let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    let text = format!(
+        "[database]\nurl = \"{}\"\n[database.owner]\nurl = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [keys]\nfile = \"keyring\"\n",
+        database.url(Role::Writer),
+        database.url(Role::Owner)
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut thumbprint = None;
+    let mut daemon = None;
+    let mut said = Vec::new();
+    for command in commands("### Add your first vCenter", "### Platforms") {
+        // A test has no terminal to be asked on, and another address and account.
+        let mut typed = command
+            .replace(
+                "vcenter.example.com",
+                &format!("127.0.0.1 --port {}", vcsim.port()),
+            )
+            .replace("virt-collector@vsphere.local", "user --password-stdin");
+        if command == "run" {
+            let child = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+                .args(["run", "--config", config.to_str().unwrap()])
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            daemon = Some(child);
+            let client = database.connect(Role::Reader).await.unwrap();
+            wait::until("the platform is collected", async || {
+                let sql = "SELECT count(*) FROM virt_platform WHERE name = 'berlin' AND status = 'connected'";
+                let n: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+                if n == 1 {
+                    Ok(())
+                } else {
+                    Err("not connected".to_owned())
+                }
+            })
+            .await;
+            continue;
+        }
+        loop {
+            let words: Vec<String> = typed.split_whitespace().map(str::to_owned).collect();
+            let config = config.clone();
+            let run = move || {
+                use std::io::Write as _;
+
+                let mut child = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+                    .args(words)
+                    .arg("--config")
+                    .arg(config)
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                // Whoever does not ask for the password does not read it.
+                child.stdin.take().unwrap().write_all(b"pass\n").ok();
+                child.wait_with_output().unwrap()
+            };
+            let output = tokio::task::spawn_blocking(run).await.unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr);
+            if output.status.success() {
+                said.push(text);
+                break;
+            }
+            // As the README says: the certificate is not trusted, its thumbprint is shown, and pinned.
+            assert!(
+                command.starts_with("platform add") && thumbprint.is_none(),
+                "{command}: {text}"
+            );
+            let shown = text.split_once("thumbprint = \"").unwrap().1;
+            let shown = shown.split_once('"').unwrap().0.to_owned();
+            typed.push_str(&format!(" --thumbprint {shown}"));
+            thumbprint = Some(shown);
+        }
+    }
+    assert!(thumbprint.is_some());
+    let said = said.join("\n");
+    for part in [
+        "added berlin: VMware vCenter Server",
+        "4 hosts, 4 VMs",
+        "connected",
+        "api_type",
+    ] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    let mut daemon = daemon.unwrap();
+    let stopped = Command::new("kill")
+        .args(["-TERM", &daemon.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(stopped.success());
+    let ended = tokio::task::spawn_blocking(move || daemon.wait().unwrap());
+    let status = tokio::time::timeout(Duration::from_secs(45), ended).await;
+    assert!(status.expect("a stop takes at most 45 s").unwrap().success());
+}
