@@ -47,6 +47,7 @@ use crate::supervise::Tasks;
 use crate::supervise::trigger::Trigger;
 use crate::supervise::trigger::Triggered;
 use crate::supervise::trigger::trigger;
+use crate::telemetry::metrics;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::PlatformMetrics;
 use crate::units::Stamp;
@@ -193,6 +194,7 @@ impl Platform {
                 self.collect(lease, &tasks).await;
                 self.owned.store(false, Ordering::Relaxed);
                 self.metrics.lease(false);
+                metrics::platform_status(&self.parts.wanted.platform.name, PlatformState::Disconnected);
             }
         }
         .instrument(span)
@@ -424,6 +426,7 @@ impl Platform {
         spawn("ring", Box::pin(ring.run(stopping())));
 
         let status = Status {
+            platform: name.clone(),
             lease: lease.clone(),
             database: database.clone(),
             discovery: discovery_seen,

@@ -24,10 +24,12 @@ use crate::config;
 use crate::config::Password;
 use crate::error::Chain;
 use crate::model::ids::PlatformId;
+use crate::model::status::PlatformState;
 use crate::store;
 use crate::store::registry::{Registered, Source};
 use crate::store::{Database, Listener};
 use crate::supervise::Tasks;
+use crate::telemetry::metrics;
 use crate::units::Stamp;
 
 /// How often the registry is read although nothing was heard.
@@ -158,6 +160,9 @@ impl Registry {
         let rows = self.database.registered_platforms().await?;
         self.apply(wanted(&self.configured, &rows, &self.keys)).await;
         for row in &rows {
+            if row.in_maintenance {
+                metrics::platform_status(&row.name, PlatformState::Maintenance);
+            }
             self.pass_on(row, passed_on);
         }
         Ok(())

@@ -16,6 +16,7 @@ use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
 use crate::store::Database;
 use crate::store::Lease;
+use crate::telemetry::metrics;
 
 /// How often a status is written although nothing changed: a sign of life in the table.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -23,6 +24,8 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// The status loop of one platform.
 #[derive(Debug)]
 pub(super) struct Status {
+    /// Its name, for the metric.
+    pub(super) platform: String,
     pub(super) lease: Lease,
     pub(super) database: Database,
     pub(super) discovery: watch::Receiver<inventory::Health>,
@@ -43,6 +46,7 @@ impl Status {
             if told.as_ref() != Some(&status) {
                 tell(told.as_ref(), &status);
             }
+            metrics::platform_status(&self.platform, status.state);
             told = Some(status.clone());
             if let Err(error) = self.database.set_status(&self.lease, &status).await {
                 tracing::debug!(error = %Chain(&error), "cannot write the platform's status");

@@ -1,26 +1,29 @@
 //! `virt-collector platform`: the registry of platforms.
 
+mod arguments;
+mod shown;
+
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
+use self::arguments::{AcceptIdentity, Add, Command, Edit, Maintenance, Name, Remove, Switch};
+use self::shown::{shown, state, trial_json};
 use super::check::trial_sentence;
-use super::password::PasswordArgs;
 use super::{ConfigFile, Failure, Output, block_on};
 use crate::clock::{SystemClock, WallClock as _};
 use crate::config;
 use crate::config::{Config, PlatformKind, Trust};
 use crate::error::Chain;
-use crate::model::filter::{Filter, Pattern};
+use crate::model::filter::Filter;
 use crate::model::ids::PlatformId;
 use crate::secret::{KeyRing, Place, Sealed, Secret, key_file};
 use crate::store;
 use crate::store::registry::{Address, Registered, Source};
 use crate::store::{Database, Owner, Settings};
-use crate::units::Stamp;
 use crate::vsphere;
 use crate::vsphere::Trial;
 
@@ -40,162 +43,6 @@ pub(super) struct Platform {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
     output: Output,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Add a vCenter or ESXi host, after trying it.
-    ///
-    /// The password is asked for without echo, or read from standard input or a file; never from an argument or the
-    /// environment. It is sealed with the primary key of the key ring: `virt-collector key init` makes one.
-    #[command(after_help = "Examples:\n  \
-        virt-collector platform add berlin --host vcenter.example.com --user virt-collector@vsphere.local\n  \
-        virt-collector platform add esx7 --type esxi --host esx7.example.com --user root --thumbprint AB:CD:...\n  \
-        pass show berlin | virt-collector platform add berlin --host vc --user u --password-stdin")]
-    Add(Add),
-    /// All platforms, a line each: how they fare, since when, and which collector has them
-    List,
-    /// Everything about one platform
-    Show(Name),
-    /// Change a platform; what is not given stays. Tried before it is kept
-    Edit(Edit),
-    /// Try to log in and look around, with the stored password; changes nothing
-    Test(Name),
-    /// Remove a platform and its password. Its objects and samples stay; adding the name again goes on with them
-    Remove(Remove),
-    /// Have a platform collected again
-    Activate(Name),
-    /// Stop collecting a platform until it is activated; it keeps its settings
-    Deactivate(Name),
-    /// Pause a platform, or end the pause: no polling and no session. A pause of up to 50 minutes is filled afterwards
-    Maintenance(Maintenance),
-    /// Collect from the server that answers now, although it is not the one whose objects are stored
-    AcceptIdentity(AcceptIdentity),
-}
-
-#[derive(Debug, Args)]
-struct Name {
-    /// The platform.
-    name: String,
-}
-
-#[derive(Debug, Args)]
-struct Add {
-    /// Its name in tables, metrics and logs: letters, digits, '-', '_' and '.'.
-    name: String,
-    /// Host name or address.
-    #[arg(long)]
-    host: String,
-    /// Account; Read-only on the root folder, propagating, is enough.
-    #[arg(long)]
-    user: String,
-    #[command(flatten)]
-    more: More,
-    /// Keep it without collecting it.
-    #[arg(long)]
-    inactive: bool,
-}
-
-#[derive(Debug, Args)]
-struct Edit {
-    /// The platform.
-    name: String,
-    /// Host name or address.
-    #[arg(long)]
-    host: Option<String>,
-    /// Account.
-    #[arg(long)]
-    user: Option<String>,
-    #[command(flatten)]
-    more: More,
-    /// Ask for a new password.
-    #[arg(long, conflicts_with_all = ["password_stdin", "password_file"])]
-    password: bool,
-    /// Drop datacenters and patterns; those given beside it take their place.
-    #[arg(long)]
-    clear_filters: bool,
-}
-
-/// What adding and editing share.
-#[derive(Debug, Args)]
-struct More {
-    /// What it is [default of add: vcenter].
-    #[arg(long = "type", value_enum)]
-    kind: Option<Kind>,
-    /// TCP port [default of add: 443].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    port: Option<u16>,
-    /// Trust what the authorities in this PEM file have signed; its text is kept in the registry.
-    #[arg(long, value_name = "FILE", group = "trust")]
-    ca_file: Option<PathBuf>,
-    /// Trust the one certificate with this SHA-256 thumbprint; a failed trial prints the server's.
-    #[arg(long, value_name = "HEX", group = "trust")]
-    thumbprint: Option<String>,
-    /// `true`: what the system trusts. `false`: any, so that whoever stands in between reads the password.
-    #[arg(long, value_name = "BOOL", group = "trust")]
-    tls_verify: Option<bool>,
-    /// Only this datacenter; may be repeated.
-    #[arg(long = "datacenter", value_name = "NAME")]
-    datacenters: Vec<String>,
-    /// Only hosts and VMs whose inventory path matches, such as '/Berlin/vm/Production/**'; may be repeated.
-    #[arg(long, value_name = "PATTERN")]
-    include: Vec<String>,
-    /// No host or VM whose inventory path matches; may be repeated.
-    #[arg(long, value_name = "PATTERN")]
-    exclude: Vec<String>,
-    #[command(flatten)]
-    password: PasswordArgs,
-    /// Keep it although it was not tried.
-    #[arg(long)]
-    untested: bool,
-}
-
-#[derive(Debug, Args)]
-struct Remove {
-    /// The platform.
-    name: String,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
-}
-
-#[derive(Debug, Args)]
-struct Maintenance {
-    /// The platform.
-    name: String,
-    /// Whether it is to be paused.
-    state: Switch,
-}
-
-#[derive(Debug, Args)]
-struct AcceptIdentity {
-    /// The platform.
-    name: String,
-    /// It is the same inventory with another identity, restored for example: its objects go on. Without this they end,
-    /// and those of the new server are new ones.
-    #[arg(long)]
-    keep_objects: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Switch {
-    On,
-    Off,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    Vcenter,
-    Esxi,
-}
-
-impl From<Kind> for PlatformKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Vcenter => Self::VCenter,
-            Kind::Esxi => Self::Esxi,
-        }
-    }
 }
 
 /// What a command cannot be done with.
@@ -598,53 +445,6 @@ impl FailedTrial {
     }
 }
 
-impl More {
-    /// Checks what is given and puts it in place.
-    fn apply(&self, address: &mut Address) -> Result<(), Failure> {
-        let refuse = |key, message: String| Failure::usage(Problem::Value { key, message });
-        if let Some(message) = config::host_problem(&address.host) {
-            return Err(refuse("host", message));
-        }
-        if address.user.is_empty() {
-            return Err(refuse("user", "is empty".to_owned()));
-        }
-        if let Some(path) = &self.ca_file {
-            let pem = std::fs::read_to_string(path).map_err(|source| {
-                Failure::other(Problem::CaFile {
-                    path: path.clone(),
-                    source,
-                })
-            })?;
-            address.trust = Trust::CaPem(pem);
-        }
-        if let Some(digits) = &self.thumbprint {
-            let thumbprint = config::thumbprint(digits).ok_or_else(|| {
-                refuse(
-                    "thumbprint",
-                    "is not a SHA-256 thumbprint of 64 hexadecimal digits".to_owned(),
-                )
-            })?;
-            address.trust = Trust::Thumbprint(thumbprint);
-        }
-        match self.tls_verify {
-            Some(true) => address.trust = Trust::System,
-            Some(false) => address.trust = Trust::Off,
-            None => {}
-        }
-        let texts = |patterns: &[Pattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let either =
-            |given: &Vec<String>, kept: Vec<String>| if given.is_empty() { kept } else { given.clone() };
-        let kept = &address.filter;
-        address.filter = Filter::parse(
-            either(&self.datacenters, kept.datacenters.clone()),
-            &either(&self.include, texts(&kept.include)),
-            &either(&self.exclude, texts(&kept.exclude)),
-        )
-        .map_err(Failure::usage)?;
-        Ok(())
-    }
-}
-
 fn seal(ring: &KeyRing, id: PlatformId, password: &Secret) -> Result<Sealed, Failure> {
     ring.seal(Place::password_of(id.0), password)
         .map_err(Failure::other)
@@ -669,64 +469,4 @@ fn ask(platform: &Registered) -> Result<(), Failure> {
     } else {
         Err(Failure::other(Problem::Kept(name())))
     }
-}
-
-/// The status in one word, or the word that explains why there is none.
-fn state(platform: &Registered) -> String {
-    match &platform.status.class {
-        _ if !platform.is_active => "inactive".to_owned(),
-        Some(class) => format!("error:{class}"),
-        None => platform.status.state.clone(),
-    }
-}
-
-fn trial_json(trial: &Trial) -> Value {
-    let about = &trial.about;
-    json!({
-        "server": about.full_name, "version": about.version, "build": about.build,
-        "api_type": about.kind.api_type(), "api_version": about.api_version, "identity": about.identity,
-        "clock_skew_ms": trial.clock_skew_micros / 1000,
-        "hosts": trial.n_hosts, "vms": trial.n_vms, "vms_powered_on": trial.n_running,
-        "unusable_counters": trial.unusable, "warnings": trial.warnings(),
-    })
-}
-
-/// A platform as it is printed: everything but its password.
-fn shown(platform: &Registered) -> Value {
-    let Registered {
-        id,
-        name,
-        source,
-        address,
-        is_active,
-        in_maintenance,
-        revision: _,
-        sync_asked_at: _,
-        synced_at,
-        status,
-        sealed,
-    } = platform;
-    let (trust, thumbprint) = match &address.trust {
-        Trust::System | Trust::CaFile(_) => ("system", None),
-        Trust::CaPem(_) => ("ca", None),
-        Trust::Thumbprint(bytes) => (
-            "thumbprint",
-            Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-        ),
-        Trust::Off => ("off", None),
-    };
-    let texts = |patterns: &[Pattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let time = |stamp: Option<Stamp>| stamp.map(|stamp| stamp.to_string());
-    json!({
-        "name": name, "id": id.0, "type": address.kind.as_str(), "host": address.host, "port": address.port,
-        "user": address.user, "source": source.as_str(), "trust": trust, "tls_verify": address.trust != Trust::Off,
-        "thumbprint": thumbprint, "datacenters": address.filter.datacenters,
-        "include": texts(&address.filter.include), "exclude": texts(&address.filter.exclude), "active": is_active, "maintenance": in_maintenance,
-        "status": status.state, "class": status.class, "reason": status.reason,
-        "since": time(Some(status.since)), "last_success": time(status.last_success_at),
-        "last_sync": time(*synced_at), "version": status.version, "build": status.build,
-        "api_type": status.api_type, "identity": status.identity, "collector": status.collector,
-        "hosts": status.n_hosts, "vms": status.n_vms,
-        "password": if *source == Source::Config || sealed.is_some() { "set" } else { "missing" },
-    })
 }

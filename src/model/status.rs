@@ -75,6 +75,23 @@ impl PlatformState {
         }
     }
 
+    /// Every state, each class of error being one.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let errors = ErrorClass::ALL.into_iter().map(Self::Error);
+        [Self::Disconnected, Self::Connected, Self::Maintenance]
+            .into_iter()
+            .chain(errors)
+    }
+
+    /// One word for it: an error is its class.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Error(class) => class.as_str(),
+            other => other.as_str(),
+        }
+    }
+
     /// The class of an error.
     #[must_use]
     pub const fn error_class(self) -> Option<ErrorClass> {

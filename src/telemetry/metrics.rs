@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use crate::model::gap::Reason;
 use crate::model::ids::EntityKind;
+use crate::model::status::PlatformState;
 use crate::units::Stamp;
 
 /// The kinds of metric.
@@ -60,6 +61,8 @@ metrics_table! {
         "Always 1; the version is in the label.";
     PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
         "1 while the last poll of the platform succeeded, else 0, also where another collector owns it.";
+    PLATFORM_STATUS = "virt_collector_platform_status", Kind::Gauge, ["platform", "status"],
+        "1 for the platform's status, 0 for the others: connected, disconnected, maintenance, or the class of its error (unreachable, tls, auth, permission, timeout, identity).";
     NEWEST_SAMPLE = "virt_collector_platform_newest_sample_timestamp_seconds", Kind::Gauge, ["platform"],
         "Stamp of the newest stored sample, in the platform's own clock.";
     LAST_SUCCESS = "virt_collector_platform_last_success_timestamp_seconds", Kind::Gauge, ["platform"],
@@ -472,6 +475,14 @@ impl PlatformMetrics {
         if let Some(counter) = self.logins.get(result as usize) {
             counter.increment(1);
         }
+    }
+}
+
+/// Shows a platform's status; it belongs to no owner, so that one in maintenance has it, too.
+pub fn platform_status(platform: &str, status: PlatformState) {
+    for other in PlatformState::all() {
+        let value = if other == status { 1.0 } else { 0.0 };
+        gauge!(PLATFORM_STATUS, "platform" => platform.to_owned(), "status" => other.word()).set(value);
     }
 }
 

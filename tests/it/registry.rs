@@ -122,6 +122,8 @@ async fn a_running_daemon_follows_the_registry_and_touches_only_what_changed() {
     until(async || app.platform(PLATFORM).is_none()).await;
     until(async || desk.rig.simulator.sessions().stats().open == 0).await;
     assert_eq!(desk.row(PLATFORM).await.status.state, "maintenance");
+    let shown = format!("virt_collector_platform_status{{platform=\"{PLATFORM}\",status=\"maintenance\"}} 1");
+    until(async || recorder().render().contains(&shown)).await;
     let n_queries = desk.rig.simulator.calls().count("QueryPerf");
     desk.rig.pass(std::time::Duration::from_secs(30 * 60));
     assert_eq!(desk.rig.simulator.calls().count("QueryPerf"), n_queries);

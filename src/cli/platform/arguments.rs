@@ -1,0 +1,216 @@
+//! What is typed after `virt-collector platform`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Problem;
+use crate::cli::Failure;
+use crate::cli::password::PasswordArgs;
+use crate::config;
+use crate::config::{PlatformKind, Trust};
+use crate::model::filter::{Filter, Pattern};
+use crate::store::registry::Address;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add a vCenter or ESXi host, after trying it.
+    ///
+    /// The password is asked for without echo, or read from standard input or a file; never from an argument or the
+    /// environment. It is sealed with the primary key of the key ring: `virt-collector key init` makes one.
+    #[command(after_help = "Examples:\n  \
+        virt-collector platform add berlin --host vcenter.example.com --user virt-collector@vsphere.local\n  \
+        virt-collector platform add esx7 --type esxi --host esx7.example.com --user root --thumbprint AB:CD:...\n  \
+        pass show berlin | virt-collector platform add berlin --host vc --user u --password-stdin")]
+    Add(Add),
+    /// All platforms, a line each: how they fare, since when, and which collector has them
+    List,
+    /// Everything about one platform
+    Show(Name),
+    /// Change a platform; what is not given stays. Tried before it is kept
+    Edit(Edit),
+    /// Try to log in and look around, with the stored password; changes nothing
+    Test(Name),
+    /// Remove a platform and its password. Its objects and samples stay; adding the name again goes on with them
+    Remove(Remove),
+    /// Have a platform collected again
+    Activate(Name),
+    /// Stop collecting a platform until it is activated; it keeps its settings
+    Deactivate(Name),
+    /// Pause a platform, or end the pause: no polling and no session. A pause of up to 50 minutes is filled afterwards
+    Maintenance(Maintenance),
+    /// Collect from the server that answers now, although it is not the one whose objects are stored
+    AcceptIdentity(AcceptIdentity),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Name {
+    /// The platform.
+    pub(super) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// Its name in tables, metrics and logs: letters, digits, '-', '_' and '.'.
+    pub(super) name: String,
+    /// Host name or address.
+    #[arg(long)]
+    pub(super) host: String,
+    /// Account; Read-only on the root folder, propagating, is enough.
+    #[arg(long)]
+    pub(super) user: String,
+    #[command(flatten)]
+    pub(super) more: More,
+    /// Keep it without collecting it.
+    #[arg(long)]
+    pub(super) inactive: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Edit {
+    /// The platform.
+    pub(super) name: String,
+    /// Host name or address.
+    #[arg(long)]
+    pub(super) host: Option<String>,
+    /// Account.
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    #[command(flatten)]
+    pub(super) more: More,
+    /// Ask for a new password.
+    #[arg(long, conflicts_with_all = ["password_stdin", "password_file"])]
+    pub(super) password: bool,
+    /// Drop datacenters and patterns; those given beside it take their place.
+    #[arg(long)]
+    pub(super) clear_filters: bool,
+}
+
+/// What adding and editing share.
+#[derive(Debug, Args)]
+pub(super) struct More {
+    /// What it is [default of add: vcenter].
+    #[arg(long = "type", value_enum)]
+    pub(super) kind: Option<Kind>,
+    /// TCP port [default of add: 443].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+    /// Trust what the authorities in this PEM file have signed; its text is kept in the registry.
+    #[arg(long, value_name = "FILE", group = "trust")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// Trust the one certificate with this SHA-256 thumbprint; a failed trial prints the server's.
+    #[arg(long, value_name = "HEX", group = "trust")]
+    pub(super) thumbprint: Option<String>,
+    /// `true`: what the system trusts. `false`: any, so that whoever stands in between reads the password.
+    #[arg(long, value_name = "BOOL", group = "trust")]
+    pub(super) tls_verify: Option<bool>,
+    /// Only this datacenter; may be repeated.
+    #[arg(long = "datacenter", value_name = "NAME")]
+    pub(super) datacenters: Vec<String>,
+    /// Only hosts and VMs whose inventory path matches, such as '/Berlin/vm/Production/**'; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) include: Vec<String>,
+    /// No host or VM whose inventory path matches; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) exclude: Vec<String>,
+    #[command(flatten)]
+    pub(super) password: PasswordArgs,
+    /// Keep it although it was not tried.
+    #[arg(long)]
+    pub(super) untested: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// The platform.
+    pub(super) name: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Maintenance {
+    /// The platform.
+    pub(super) name: String,
+    /// Whether it is to be paused.
+    pub(super) state: Switch,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AcceptIdentity {
+    /// The platform.
+    pub(super) name: String,
+    /// It is the same inventory with another identity, restored for example: its objects go on. Without this they end,
+    /// and those of the new server are new ones.
+    #[arg(long)]
+    pub(super) keep_objects: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    Vcenter,
+    Esxi,
+}
+
+impl From<Kind> for PlatformKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Vcenter => Self::VCenter,
+            Kind::Esxi => Self::Esxi,
+        }
+    }
+}
+
+impl More {
+    /// Checks what is given and puts it in place.
+    pub(super) fn apply(&self, address: &mut Address) -> Result<(), Failure> {
+        let refuse = |key, message: String| Failure::usage(Problem::Value { key, message });
+        if let Some(message) = config::host_problem(&address.host) {
+            return Err(refuse("host", message));
+        }
+        if address.user.is_empty() {
+            return Err(refuse("user", "is empty".to_owned()));
+        }
+        if let Some(path) = &self.ca_file {
+            let pem = std::fs::read_to_string(path).map_err(|source| {
+                Failure::other(Problem::CaFile {
+                    path: path.clone(),
+                    source,
+                })
+            })?;
+            address.trust = Trust::CaPem(pem);
+        }
+        if let Some(digits) = &self.thumbprint {
+            let thumbprint = config::thumbprint(digits).ok_or_else(|| {
+                refuse(
+                    "thumbprint",
+                    "is not a SHA-256 thumbprint of 64 hexadecimal digits".to_owned(),
+                )
+            })?;
+            address.trust = Trust::Thumbprint(thumbprint);
+        }
+        match self.tls_verify {
+            Some(true) => address.trust = Trust::System,
+            Some(false) => address.trust = Trust::Off,
+            None => {}
+        }
+        let texts = |patterns: &[Pattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let either =
+            |given: &Vec<String>, kept: Vec<String>| if given.is_empty() { kept } else { given.clone() };
+        let kept = &address.filter;
+        address.filter = Filter::parse(
+            either(&self.datacenters, kept.datacenters.clone()),
+            &either(&self.include, texts(&kept.include)),
+            &either(&self.exclude, texts(&kept.exclude)),
+        )
+        .map_err(Failure::usage)?;
+        Ok(())
+    }
+}
