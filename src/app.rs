@@ -5,12 +5,15 @@
 //! become free; polls finish and rows are flushed → sessions log out → leases are released → the endpoint closes.
 //!
 //! Tasks: `database` (looks at its health), `collectors` (announces this one, looks at the others, and says which
-//! platforms to take and which to hand over), and per platform those of [`platform`].
+//! platforms to take and which to hand over), `registry` (says which platforms run here), and per platform those of
+//! [`platform`].
 
+mod fleet;
 pub mod platform;
+mod registry;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +27,6 @@ use crate::admin::DatabaseHealth;
 use crate::budget::Budget;
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::config::Trust;
 use crate::error::Chain;
 use crate::ingest::writers::Writers;
 use crate::store;
@@ -35,10 +37,10 @@ use crate::supervise::Tasks;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::Handle;
 use crate::vsphere;
-use crate::vsphere::Vsphere;
 
-use platform::Platform;
+use fleet::Fleet;
 pub use platform::PlatformHandle;
+use registry::{Registry, Wanted};
 
 /// How often the database's health is looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -85,7 +87,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct App {
     tasks: Tasks,
-    platforms: BTreeMap<String, PlatformHandle>,
+    fleet: Arc<Fleet>,
     database: Database,
     health: watch::Receiver<DatabaseHealth>,
     address: std::net::SocketAddr,
@@ -100,10 +102,11 @@ impl App {
         let Config {
             memory,
             database,
-            keys: _,
             collection,
+            inventory,
             admin: endpoint,
             log: _,
+            keys,
             platforms,
         } = config;
         let owner = Owner::random();
@@ -127,54 +130,51 @@ impl App {
             &tasks,
         );
 
-        if platforms.is_empty() {
-            tracing::warn!("no [[platform]] is configured: nothing is collected");
-        }
-        let budget = Budget::new(memory);
-        let writers = Writers::new(database.clone(), platforms.len());
         let (standing_sender, standing) = watch::channel(Standing::default());
-        let place = Place {
+        let (names_sender, names) = watch::channel(BTreeSet::new());
+        let shared = fleet::Shared {
+            collection,
+            attributes: inventory.custom_attributes,
+            database: database.clone(),
+            database_health: health.clone(),
+            writers: Writers::new(database.clone()),
+            budget: Budget::new(memory),
             owner: owner.clone(),
-            platforms: platforms.iter().map(|platform| platform.name.clone()).collect(),
+            standing,
+            clock: Arc::new(SystemClock),
+            tasks: tasks.clone(),
+        };
+        let fleet = Arc::new(Fleet::new(shared, names_sender));
+        for platform in &platforms {
+            let wanted = Wanted::configured(platform.clone());
+            fleet.try_settings(&wanted).map_err(|source| Error::Platform {
+                name: platform.name.clone(),
+                source,
+            })?;
+            fleet.start(wanted);
+        }
+        let place = Place {
+            owner,
+            names,
             database: database.clone(),
             health: health.clone(),
             standing: standing_sender,
         };
         tasks.spawn("collectors", place.keep(tasks.stopping()));
-        let mut handles = BTreeMap::new();
-        for configured in platforms {
-            // Trust settings that cannot work are the operator's to mend before anything starts.
-            Vsphere::new(vsphere::Options::new(&configured, &collection)).map_err(|source| {
-                Error::Platform {
-                    name: configured.name.clone(),
-                    source,
-                }
-            })?;
-            let name = configured.name.clone();
-            if configured.trust == Trust::Off {
-                tracing::warn!(
-                    platform = %name,
-                    "tls_verify = false: whoever stands between here and the server reads the password"
-                );
-            }
-            let (platform, handle) = Platform::new(platform::Parts {
-                configured,
-                collection: collection.clone(),
-                database: database.clone(),
-                database_health: health.clone(),
-                writers: writers.clone(),
-                share: budget.share(),
-                owner: owner.clone(),
-                standing: standing.clone(),
-                clock: Arc::new(SystemClock),
-            });
-            tasks.spawn(format!("platform {name}"), platform.run(tasks.clone()));
-            handles.insert(name, handle);
-        }
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_platforms = handles.len(), "started");
+        let n_platforms = platforms.len();
+        let registry = Registry {
+            configured: platforms,
+            keys: keys.file,
+            database: database.clone(),
+            health: health.clone(),
+            fleet: Arc::clone(&fleet),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn("registry", registry.keep(tasks.stopping()));
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_configured = n_platforms, "started");
         Ok(Self {
             tasks,
-            platforms: handles,
+            fleet,
             database,
             health,
             address,
@@ -187,10 +187,10 @@ impl App {
         self.address
     }
 
-    /// A platform, to ask for a poll out of turn.
+    /// A platform that runs here, to ask for a poll out of turn.
     #[must_use]
-    pub fn platform(&self, name: &str) -> Option<&PlatformHandle> {
-        self.platforms.get(name)
+    pub fn platform(&self, name: &str) -> Option<PlatformHandle> {
+        self.fleet.handle(name)
     }
 
     /// The database's health as it changes.
@@ -207,18 +207,15 @@ impl App {
     /// One line for `systemctl status`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let n_well = self
-            .platforms
-            .values()
-            .filter(|platform| platform.is_well())
-            .count();
-        format!("{n_well}/{} platforms well", self.platforms.len())
+        let platforms = self.fleet.handles();
+        let n_well = platforms.iter().filter(|platform| platform.is_well()).count();
+        format!("{n_well}/{} platforms well", platforms.len())
     }
 
     /// True while every platform's own loop still turns: what feeds the watchdog.
     #[must_use]
     pub fn makes_progress(&self) -> bool {
-        self.platforms.values().all(PlatformHandle::makes_progress)
+        self.fleet.handles().iter().all(PlatformHandle::makes_progress)
     }
 
     /// Stops in order and waits for the end.
@@ -273,11 +270,19 @@ async fn watch_database(database: Database, health: watch::Sender<DatabaseHealth
     }
 }
 
+/// What this collector last said of itself.
+#[derive(Debug)]
+struct Announced {
+    at: Instant,
+    platforms: BTreeSet<String>,
+}
+
 /// This collector's place among those that share the database.
 #[derive(Debug)]
 struct Place {
     owner: Owner,
-    platforms: BTreeSet<String>,
+    /// The platforms that run here.
+    names: watch::Receiver<BTreeSet<String>>,
     database: Database,
     health: watch::Receiver<DatabaseHealth>,
     standing: watch::Sender<Standing>,
@@ -287,7 +292,7 @@ impl Place {
     /// Announces this collector and looks at the others until it is asked to stop, then withdraws.
     async fn keep(mut self, stopping: CancellationToken) {
         let host_name = host_name();
-        let mut announced: Option<Instant> = None;
+        let mut announced: Option<Announced> = None;
         let mut absent_until: Option<Instant> = None;
         let mut failing = false;
         loop {
@@ -314,6 +319,7 @@ impl Place {
             tokio::select! {
                 () = stopping.cancelled() => break,
                 () = tokio::time::sleep(LOOK) => {}
+                Ok(()) = self.names.changed() => {}
             }
         }
         if announced.is_none() {
@@ -325,18 +331,23 @@ impl Place {
     }
 
     async fn look(
-        &self,
+        &mut self,
         host_name: &str,
-        announced: &mut Option<Instant>,
+        announced: &mut Option<Announced>,
         absent_until: &mut Option<Instant>,
     ) -> Result<(), store::Error> {
-        if announced.is_none_or(|announced| announced.elapsed() >= ANNOUNCEMENT) {
-            let now = Instant::now();
+        let platforms = self.names.borrow_and_update().clone();
+        let is_fresh = |last: &Announced| last.at.elapsed() < ANNOUNCEMENT && last.platforms == platforms;
+        if !announced.as_ref().is_some_and(is_fresh) {
+            let at = Instant::now();
             let was_absent = self
                 .database
-                .announce_collector(&self.owner, host_name, &self.platforms)
+                .announce_collector(&self.owner, host_name, &platforms)
                 .await?;
-            *announced = Some(now);
+            *announced = Some(Announced {
+                at,
+                platforms: platforms.clone(),
+            });
             if was_absent {
                 tracing::info!("others counted this collector as gone for a while");
                 *absent_until = Some(Instant::now() + OTHERS_RENEW);
@@ -344,15 +355,15 @@ impl Place {
         }
         let collectors = self.database.collectors().await?;
         let standing = if absent_until.is_some_and(|until| Instant::now() < until) {
-            collectors.standing_after_absence(&self.owner, &self.platforms)
+            collectors.standing_after_absence(&self.owner, &platforms)
         } else {
-            collectors.standing(&self.owner, &self.platforms)
+            collectors.standing(&self.owner, &platforms)
         };
         let before = (self.standing.borrow().n_live, self.standing.borrow().share);
         if before != (standing.n_live, standing.share) {
             tracing::info!(
                 n_collectors = standing.n_live,
-                n_platforms = self.platforms.len(),
+                n_platforms = platforms.len(),
                 fair_share = standing.share,
                 "collectors on this database"
             );

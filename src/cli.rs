@@ -13,9 +13,10 @@ mod check;
 mod gaps;
 mod key;
 mod migrate;
-#[expect(dead_code, reason = "the commands that add platforms ask for passwords")]
 mod password;
+mod platform;
 mod run;
+mod sync;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -58,6 +59,10 @@ enum Command {
     Key(key::Key),
     /// Bring the database's schema to this version.
     Migrate(migrate::Migrate),
+    /// The vCenters and ESXi hosts that are collected: add, list, show, edit, test, remove, pause
+    Platform(Box<platform::Platform>),
+    /// Have a platform's inventory read now
+    Sync(sync::Sync),
 }
 
 /// Where the configuration is.
@@ -98,6 +103,9 @@ enum Failure {
     Settings(Box<dyn Error + Send + Sync>),
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
+    /// What was typed makes no sense.
+    #[error(transparent)]
+    Usage(Box<dyn Error + Send + Sync>),
     /// Everything has been said already.
     #[error("")]
     Told,
@@ -108,6 +116,10 @@ impl Failure {
         Self::Settings(Box::new(error))
     }
 
+    fn usage(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Usage(Box::new(error))
+    }
+
     fn other(error: impl Error + Send + Sync + 'static) -> Self {
         Self::Other(Box::new(error))
     }
@@ -115,6 +127,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Settings(_) => ExitCode::from(EXIT_CONFIG),
+            Self::Usage(_) => ExitCode::from(EXIT_USAGE),
             Self::Other(_) | Self::Told => ExitCode::FAILURE,
         }
     }
@@ -158,6 +171,8 @@ pub fn main() -> ExitCode {
         Command::Gaps(command) => command.execute(),
         Command::Key(command) => command.execute(),
         Command::Migrate(command) => command.execute(),
+        Command::Platform(command) => command.execute(),
+        Command::Sync(command) => command.execute(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,9 +14,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::filter::Filter;
+use crate::model::ids::PlatformId;
+use crate::secret::Secret;
 use crate::units::ByteSize;
 
-pub use validate::Problem;
+pub use validate::{Problem, host_problem, name_problem, thumbprint};
 
 /// Everything the daemon is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Config {
     pub keys: Keys,
     /// How samples are read.
     pub collection: Collection,
+    /// What is kept of hosts and VMs.
+    pub inventory: Inventory,
     /// The daemon's own HTTP endpoint.
     pub admin: Admin,
     /// Logs.
@@ -115,6 +120,13 @@ pub enum HostDisk {
     Datastore,
 }
 
+/// What is kept of hosts and VMs beside what is always kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Names of custom attributes of VMs; of no other is anything stored.
+    pub custom_attributes: Vec<String>,
+}
+
 /// The daemon's own HTTP endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -193,10 +205,30 @@ pub struct Platform {
     pub port: u16,
     /// Account.
     pub user: String,
-    /// The file with its password.
-    pub password_file: PathBuf,
+    /// Where its password is.
+    pub password: Password,
     /// Which certificate is trusted.
     pub trust: Trust,
+    /// Which of its objects are stored and polled.
+    pub filter: Filter,
+}
+
+/// Where a platform's password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Password {
+    /// On the first line of a file.
+    File(PathBuf),
+    /// Sealed in the database; the keys are in a file. Both are read at each login.
+    Sealed {
+        /// The key ring.
+        keys: PathBuf,
+        /// The platform's key, which the seal covers.
+        platform: PlatformId,
+        /// The envelope; `None` where there is none.
+        envelope: Option<Vec<u8>>,
+    },
+    /// Here: for a trial before it is kept anywhere.
+    Given(Secret),
 }
 
 /// Which server certificate is trusted.
@@ -206,6 +238,8 @@ pub enum Trust {
     System,
     /// What the authorities in a PEM file have signed.
     CaFile(PathBuf),
+    /// What the authorities in this PEM text have signed.
+    CaPem(String),
     /// The one certificate with this SHA-256 thumbprint.
     Thumbprint([u8; 32]),
     /// Any: whoever stands in between reads the password.

@@ -9,6 +9,8 @@
 //! Invariants:
 //! - An object is gone when the server says that it has left, or when two complete readings a minute apart lack it:
 //!   a vCenter that is starting shows a part of what it has. While there is no host at all nothing is gone.
+//! - What the filter turns away is as if it were not there: gone when the server tells of a new name or place, and when
+//!   the filter itself was changed after two complete readings. A filter that takes nothing removes nothing.
 //! - After any failure, of server or database, everything is read again: what was told meanwhile is lost.
 
 pub mod resolve;
@@ -22,8 +24,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::resolve::Resolver;
 use crate::error::Chain;
 use crate::error::Disposition;
+use crate::model::filter::Filter;
 use crate::model::ids::MoRef;
 use crate::model::inventory::KnownHost;
 use crate::model::inventory::KnownInventory;
@@ -40,6 +44,7 @@ use crate::vsphere::About;
 use crate::vsphere::Tracker;
 use crate::vsphere::Vsphere;
 use crate::vsphere::mirror::Changes;
+use crate::vsphere::mirror::Mirror;
 use crate::vsphere::objects::Body;
 
 /// The longest wait after a failure, so that a vCenter that returns is found soon; a refused login waits as long as
@@ -65,6 +70,10 @@ pub struct Discovery {
     pub lease: Lease,
     /// Time between two readings of what changes without a word.
     pub interval: Duration,
+    /// What of it is stored and polled.
+    pub filter: Filter,
+    /// Names of the custom attributes that are stored.
+    pub attributes: Vec<String>,
     /// Whom to ask.
     pub vsphere: Vsphere,
     /// Where objects are kept.
@@ -133,6 +142,10 @@ struct State {
     vms: HashMap<MoRef, KnownVm>,
     /// Stored objects that the last complete reading lacked, and since when.
     absent: HashMap<MoRef, Instant>,
+    /// The last complete reading held everything that is stored.
+    is_whole: bool,
+    /// Datacenters of the filter that are not there, as told.
+    unknown: Vec<String>,
     /// Counters that the server cannot give, as told.
     unusable: Vec<String>,
     asked: Asked,
@@ -247,7 +260,8 @@ impl Discovery {
                 });
             }
         }
-        let tracker = self.vsphere.track().await?;
+        let tracker = self.vsphere.track(!self.attributes.is_empty()).await?;
+        self.tell_unknown(&tracker, state);
         self.store_all(&tracker, state).await?;
         self.tell_unusable(state).await?;
         let first = self.inventory.borrow().is_none();
@@ -262,6 +276,20 @@ impl Discovery {
         self.publish(state);
         self.health.send_replace(Health::Well(Arc::new(about)));
         Ok(tracker)
+    }
+
+    fn tell_unknown(&self, tracker: &Tracker, state: &mut State) {
+        let (unknown, shown) = resolve::unknown_datacenters(tracker.mirror(), &self.filter);
+        if state.unknown != unknown {
+            if !unknown.is_empty() {
+                tracing::warn!(
+                    unknown = unknown.join(", "),
+                    shown = shown.join(", "),
+                    "the filter names datacenters that the server does not show; correct it, or the account's rights"
+                );
+            }
+            state.unknown = unknown.into_iter().map(ToOwned::to_owned).collect();
+        }
     }
 
     async fn tell_unusable(&self, state: &mut State) -> Result<(), Error> {
@@ -334,19 +362,22 @@ impl Discovery {
             return Ok(false);
         }
         let mirror = tracker.mirror();
-        let changed = resolve::changed(mirror, &changes);
+        let changed = self.resolver(mirror).changed(&changes);
         let has_host = mirror.iter().any(|(_, item)| matches!(item.body, Body::Host(_)));
-        let held_back = !has_host && !changes.left.is_empty();
-        let gone: Vec<MoRef> = if held_back {
+        let mut gone: Vec<MoRef> = changes.left.into_iter().collect();
+        // While objects are missing, what is there may seem to be in another place.
+        if state.is_whole {
+            gone.extend(changed.turned_away);
+        }
+        let held_back = !has_host && !gone.is_empty();
+        if held_back {
             tracing::warn!("the server shows no host any more; nothing is taken for removed");
-            Vec::new()
-        } else {
-            changes.left.into_iter().collect()
-        };
+            gone.clear();
+        }
         let server_now = self.vsphere.server_time().await?;
         let known = self
             .database
-            .store_changes(&self.lease, &changed, &gone, server_now)
+            .store_changes(&self.lease, &changed.inventory, &gone, server_now)
             .await?;
         state.learn(known);
         for moref in &gone {
@@ -358,8 +389,15 @@ impl Discovery {
 
     /// Stores a complete reading. What it lacks is gone only if the one before lacked it, too.
     async fn store_all(&self, tracker: &Tracker, state: &mut State) -> Result<(), Error> {
-        let found = resolve::all(tracker.mirror());
+        let found = self.resolver(tracker.mirror()).all().inventory;
+        state.is_whole = false;
         if found.is_empty() {
+            if found.other_hosts {
+                tracing::warn!(
+                    "the filter takes no host and no VM of this server; nothing is taken for removed"
+                );
+                return Ok(());
+            }
             if !state.hosts.is_empty() || !state.vms.is_empty() {
                 tracing::warn!("the server shows neither hosts nor VMs; nothing is taken for removed");
             }
@@ -393,9 +431,14 @@ impl Discovery {
             |moref: &MoRef| there.contains(moref) || (!confirmed && absent.contains_key(moref));
         state.hosts.retain(|moref, _| may_be_there(moref));
         state.vms.retain(|moref, _| may_be_there(moref));
+        state.is_whole = confirmed;
         state.absent = if confirmed { HashMap::new() } else { absent };
         state.learn(known);
         Ok(())
+    }
+
+    fn resolver<'a>(&'a self, mirror: &'a Mirror) -> Resolver<'a> {
+        Resolver::new(mirror, &self.filter, &self.attributes)
     }
 
     fn publish(&self, state: &State) {

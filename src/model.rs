@@ -1,8 +1,9 @@
 //! Plain values that modules pass to one another.
 //!
-//! Owns: identities, samples, gaps, inventory, and the tables of columns. Never does: I/O, serialisation, policy.
+//! Owns: identities, samples, gaps, inventory, filters, and the tables of columns. Never does: I/O, serialisation, policy.
 
 pub mod columns;
+pub mod filter;
 pub mod gap;
 pub mod ids;
 pub mod inventory;

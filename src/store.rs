@@ -11,6 +11,7 @@
 //! | [`migrate`] | the schema: numbered files, checksums, one transaction each |
 //! | [`Probe`] | what the server is: versions, edition, schema |
 //! | [`collectors`] | which collectors run, and how they share platforms |
+//! | [`registry`] | platforms as people keep them: address, trust, filters, whether they are collected |
 //! | [`lease`] | who owns a platform; the fence in front of every write for it |
 //! | [`credential`] | sealed passwords of platforms, as bytes |
 //! | [`inventory`] | platforms, their identity and status, hosts and VMs |
@@ -34,12 +35,13 @@ pub mod inventory;
 pub mod lease;
 pub mod migrate;
 mod probe;
+pub mod registry;
 mod types;
 pub mod watermark;
 
-pub use connect::{Database, Settings};
+pub use connect::{Database, Listener, Settings};
 pub use copy::{Flush, Writer, Written};
-pub use error::{Cause, Class, Error};
+pub use error::{Cause, Class, Error, Refusal};
 pub use gap::GapCount;
 pub use inventory::Pinned;
 pub use lease::{FENCE_SQL, LEASE_TTL, Lease, Owner};

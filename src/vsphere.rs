@@ -20,6 +20,7 @@ pub mod objects;
 pub mod perf;
 pub mod plan;
 pub mod tracker;
+mod trial;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub use plan::Estimator;
 pub use plan::InstanceCounts;
 pub use plan::Target;
 pub use tracker::Tracker;
+pub use trial::Trial;
+pub use trial::try_platform;
 
 /// Longer than any window that is asked for without an end: samples are kept for an hour, roll-ups for a day.
 const LONGEST_WINDOW: Duration = Duration::from_secs(25 * 3600);
@@ -317,15 +320,16 @@ impl Vsphere {
             .await
     }
 
-    /// Reads all objects that an inventory shows and follows them from then on.
+    /// Reads all objects that an inventory shows and follows them from then on, with `attributes` also the custom
+    /// attributes of VMs.
     ///
     /// # Errors
     /// When a call fails; a part is never returned.
-    pub async fn track(&self) -> Result<Tracker, Error> {
+    pub async fn track(&self, attributes: bool) -> Result<Tracker, Error> {
         let _permit = self.room_for_a_page().await;
         let started = |session: Pinned| async move {
             self.login(&session).await?;
-            Tracker::start(session, self.inner.share.clone()).await
+            Tracker::start(session, self.inner.share.clone(), attributes).await
         };
         self.inner.pool.with_session(started).await
     }

@@ -13,6 +13,7 @@ use virt_collector::store::{Database, Flush, Lease, Owner, Settings, Writer, mig
 use virt_collector::units::Stamp;
 
 use crate::cost::{Ratio, cpu_seconds};
+use virt_collector::store::registry::Address;
 
 /// A poll of 10,000 VMs with two rows each.
 const VMS: i32 = 10_000;
@@ -52,8 +53,12 @@ impl Store {
         migrate::apply(&settings(Role::Owner)).await.unwrap();
         let database = Database::new(settings(Role::Writer)).unwrap();
         let platform = database
-            .register_platform(PLATFORM, config::PlatformKind::VCenter, "localhost", 443)
+            .provision_platform(
+                PLATFORM,
+                &Address::new(config::PlatformKind::VCenter, "localhost", 443),
+            )
             .await
+            .unwrap()
             .unwrap();
         let owner = Owner::new("bench").unwrap();
         let lease = database.acquire_lease(platform, &owner).await.unwrap().unwrap();

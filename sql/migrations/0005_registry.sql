@@ -14,6 +14,8 @@ ALTER TABLE virt_platform
     ADD COLUMN is_active boolean NOT NULL DEFAULT true,
     ADD COLUMN in_maintenance boolean NOT NULL DEFAULT false,
     ADD COLUMN revision bigint NOT NULL DEFAULT 1,
+    ADD COLUMN sync_asked_at timestamptz,
+    ADD COLUMN synced_at timestamptz,
     ADD COLUMN removed_at timestamptz;
 COMMENT ON COLUMN virt_platform.source IS 'config: provisioned from config.toml and read-only elsewhere; registry: added by command or API.';
 COMMENT ON COLUMN virt_platform.user_name IS 'Account on the platform.';
@@ -26,6 +28,8 @@ COMMENT ON COLUMN virt_platform.exclude_paths IS 'Patterns of inventory paths of
 COMMENT ON COLUMN virt_platform.is_active IS 'False: kept, but nobody connects to it.';
 COMMENT ON COLUMN virt_platform.in_maintenance IS 'True: a person paused it; nobody polls it, no session is open. What the sources still hold afterwards is read then.';
 COMMENT ON COLUMN virt_platform.revision IS 'Grows with each change that collectors act on.';
+COMMENT ON COLUMN virt_platform.sync_asked_at IS 'When a person last asked for a reading of its inventory out of turn.';
+COMMENT ON COLUMN virt_platform.synced_at IS 'When its inventory was last read and stored, what changes without a word included.';
 COMMENT ON COLUMN virt_platform.removed_at IS 'When it was removed from the registry; its objects and samples stay.';
 
 CREATE TABLE virt_platform_credential (

@@ -5,7 +5,7 @@
 //!
 //! Never does: deciding whether the platform is to be taken or handed over; that is the [`Standing`]'s.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 
 use super::status::Status;
 use crate::admin::DatabaseHealth;
+use crate::app::registry::Wanted;
 use crate::budget::Share;
 use crate::clock::WallClock;
 use crate::collect::ask::Source;
@@ -34,7 +35,6 @@ use crate::ingest::writers::Writers;
 use crate::inventory;
 use crate::inventory::Discovery;
 use crate::inventory::DiscoveryReport;
-use crate::model::ids::PlatformId;
 use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
 use crate::store;
@@ -42,6 +42,7 @@ use crate::store::Database;
 use crate::store::Lease;
 use crate::store::Owner;
 use crate::store::collectors::Standing;
+use crate::store::registry::Address;
 use crate::supervise::Tasks;
 use crate::supervise::trigger::Trigger;
 use crate::supervise::trigger::Triggered;
@@ -76,8 +77,9 @@ const PROGRESS: Duration = Duration::from_secs(120);
 /// What a platform is made of.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) configured: config::Platform,
+    pub(super) wanted: Wanted,
     pub(super) collection: config::Collection,
+    pub(super) attributes: Vec<String>,
     pub(super) database: Database,
     pub(super) database_health: watch::Receiver<DatabaseHealth>,
     pub(super) writers: Writers,
@@ -96,6 +98,7 @@ pub(super) struct Platform {
     ring: Triggered<RingReport>,
     discovery: Triggered<DiscoveryReport>,
     health: watch::Sender<live::Health>,
+    owned: Arc<AtomicBool>,
     turned: Arc<AtomicI64>,
 }
 
@@ -106,6 +109,7 @@ pub struct PlatformHandle {
     ring: Trigger<RingReport>,
     discovery: Trigger<DiscoveryReport>,
     health: watch::Receiver<live::Health>,
+    owned: Arc<AtomicBool>,
     turned: Arc<AtomicI64>,
     clock: Arc<dyn WallClock>,
 }
@@ -132,6 +136,12 @@ impl PlatformHandle {
         matches!(*self.health.borrow(), live::Health::Well)
     }
 
+    /// True while this collector holds the platform's lease.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.owned.load(Ordering::Relaxed)
+    }
+
     pub(super) fn makes_progress(&self) -> bool {
         let turned = Stamp::from_micros(self.turned.load(Ordering::Relaxed));
         self.clock.now().since(turned) < PROGRESS
@@ -144,13 +154,15 @@ impl Platform {
         let (ring, ring_triggered) = trigger();
         let (discovery, discovery_triggered) = trigger();
         let (health, health_seen) = watch::channel(live::Health::Unknown);
-        let metrics = PlatformMetrics::new(&parts.configured.name);
+        let metrics = PlatformMetrics::new(&parts.wanted.platform.name);
+        let owned = Arc::new(AtomicBool::new(false));
         let turned = Arc::new(AtomicI64::new(parts.clock.now().micros()));
         let handle = PlatformHandle {
             live,
             ring,
             discovery,
             health: health_seen,
+            owned: Arc::clone(&owned),
             turned: Arc::clone(&turned),
             clock: Arc::clone(&parts.clock),
         };
@@ -162,6 +174,7 @@ impl Platform {
                 ring: ring_triggered,
                 discovery: discovery_triggered,
                 health,
+                owned,
                 turned,
             },
             handle,
@@ -170,13 +183,15 @@ impl Platform {
 
     /// Collects whenever the lease can be had, until the tasks stop.
     pub(super) async fn run(self, tasks: Tasks) {
-        let span = tracing::info_span!("platform", platform = %self.parts.configured.name);
+        let span = tracing::info_span!("platform", platform = %self.parts.wanted.platform.name);
         let stopping = tasks.stopping();
         async {
             while let Some(lease) = self.lease(&stopping).await {
                 self.metrics.lease(true);
+                self.owned.store(true, Ordering::Relaxed);
                 tracing::info!(epoch = lease.epoch, "this collector owns the platform");
                 self.collect(lease, &tasks).await;
+                self.owned.store(false, Ordering::Relaxed);
                 self.metrics.lease(false);
             }
         }
@@ -216,7 +231,7 @@ impl Platform {
     /// Waits until the platform is to be taken; false when it was not within [`LEASE_RETRY`], so that the loop turns
     /// also while another collector owns it or the database is away.
     async fn is_due(&self, standing: &mut watch::Receiver<Standing>, stopping: &CancellationToken) -> bool {
-        let name = &self.parts.configured.name;
+        let name = &self.parts.wanted.platform.name;
         let due = async {
             let due = standing.wait_for(|standing| standing.take.contains(name));
             if due.await.is_err() {
@@ -232,19 +247,22 @@ impl Platform {
 
     async fn try_lease(&self) -> Result<Option<Lease>, store::Error> {
         let Parts {
-            configured,
+            wanted,
             database,
             owner,
             ..
         } = &self.parts;
-        let id: PlatformId = database
-            .register_platform(
-                &configured.name,
-                configured.kind,
-                &configured.host,
-                configured.port,
-            )
-            .await?;
+        let id = match wanted.registered {
+            Some(id) => Some(id),
+            None => {
+                let Wanted { platform, .. } = wanted;
+                database
+                    .provision_platform(&platform.name, &Address::of(platform))
+                    .await?
+            }
+        };
+        // Paused before this collector had ever asked: the registry's loop stops it in a moment.
+        let Some(id) = id else { return Ok(None) };
         database.acquire_lease(id, owner).await
     }
 
@@ -253,7 +271,7 @@ impl Platform {
         let group = tasks.child();
         let lost = CancellationToken::new();
         // Sessions of its own for each term of the lease: those of the one before are logged out.
-        let options = vsphere::Options::new(&self.parts.configured, &self.parts.collection);
+        let options = vsphere::Options::new(&self.parts.wanted.platform, &self.parts.collection);
         let vsphere = match Vsphere::within(options, self.parts.share.clone()) {
             Ok(vsphere) => vsphere,
             Err(error) => {
@@ -293,7 +311,7 @@ impl Platform {
     }
 
     async fn asked_to_hand_over(&self) {
-        let name = &self.parts.configured.name;
+        let name = &self.parts.wanted.platform.name;
         let mut standing = self.parts.standing.clone();
         let asked = standing.wait_for(|standing| standing.give.as_ref() == Some(name));
         if asked.await.is_err() {
@@ -310,15 +328,16 @@ impl Platform {
 
     fn start_loops(&self, lease: &Lease, vsphere: &Vsphere, group: &Tasks, lost: &CancellationToken) {
         let Parts {
-            configured,
+            wanted,
             collection,
+            attributes,
             database,
             writers,
             share,
             clock,
             ..
         } = &self.parts;
-        let name = &configured.name;
+        let name = &wanted.platform.name;
         let (queue, batches) = Queue::new();
         let (readiness, ready) = watch::channel(Readiness::default());
         let (inventory, known) = watch::channel(None);
@@ -359,6 +378,8 @@ impl Platform {
         let discovery = Discovery {
             lease: lease.clone(),
             interval: collection.discovery_interval,
+            filter: wanted.platform.filter.clone(),
+            attributes: attributes.clone(),
             vsphere: vsphere.clone(),
             database: database.clone(),
             inventory,

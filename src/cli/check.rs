@@ -12,22 +12,15 @@ use crate::config;
 use crate::config::Config;
 use crate::config::Trust;
 use crate::error::Chain;
-use crate::model::inventory::PowerState;
 use crate::store;
 use crate::store::Database;
 use crate::store::Owner;
 use crate::store::Settings;
 use crate::vsphere;
-use crate::vsphere::Vsphere;
+use crate::vsphere::Trial;
 
 /// For one platform: login, hosts and VMs, counters.
 const PLATFORM_DEADLINE: Duration = Duration::from_secs(120);
-
-/// Logging out.
-const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// A clock that is off by more than this is worth a word.
-const CLOCK_SKEW: Duration = Duration::from_secs(10);
 
 /// Try the configuration: database, schema, and each platform with its password and certificate.
 ///
@@ -144,60 +137,34 @@ async fn database(settings: Settings) -> Tried {
 }
 
 async fn platform(platform: &config::Platform, config: &Config) -> Tried {
-    let tried = async {
-        let vsphere = Vsphere::new(vsphere::Options::new(platform, &config.collection))?;
-        let found = look(&vsphere).await;
-        vsphere.close(LOGOUT_DEADLINE).await;
-        found
+    let options = vsphere::Options::new(platform, &config.collection);
+    let (ok, class, message) = match vsphere::try_platform(options, || SystemClock.now()).await {
+        Ok(trial) => (true, None, trial_sentence(&trial, &platform.trust)),
+        Err(error) => (false, Some(error.class().as_str()), Chain(&error).to_string()),
     };
-    match tried.await {
-        Ok(mut message) => {
-            if platform.trust == Trust::Off {
-                message.push_str("; tls_verify = false: whoever stands in between reads the password");
-            }
-            Tried::well(&platform.name, message)
-        }
-        Err(error) => Tried {
-            class: Some(error.class().as_str()),
-            ..Tried::failed(&platform.name, Chain(&error).to_string())
-        },
+    Tried {
+        name: platform.name.clone(),
+        ok,
+        message,
+        class,
     }
 }
 
-async fn look(vsphere: &Vsphere) -> Result<String, vsphere::Error> {
-    let about = vsphere.connect().await?;
-    let server_now = vsphere.server_time().await?;
-    let skew = server_now.micros_since(SystemClock.now());
-    let inventory = vsphere.discover().await?;
-    let n_on = inventory
-        .vms
-        .iter()
-        .filter(|vm| vm.power == PowerState::On)
-        .count();
+/// What a trial found, in one line.
+pub(super) fn trial_sentence(trial: &Trial, trust: &Trust) -> String {
     let mut message = format!(
-        "{}: {}, {} ({n_on} powered on)",
-        about.full_name,
-        counted(inventory.hosts.len(), "host"),
-        counted(inventory.vms.len(), "VM"),
+        "{}: {}, {} ({} powered on)",
+        trial.about.full_name,
+        counted(trial.n_hosts, "host"),
+        counted(trial.n_vms, "VM"),
+        trial.n_running,
     );
-    if inventory.is_empty() {
-        message.push_str(
-            "; the account sees nothing: give it the Read-only role on the root folder, propagating",
-        );
+    for warning in trial.warnings() {
+        message.push_str("; ");
+        message.push_str(&warning);
     }
-    let counters = vsphere.counters().await?;
-    if !counters.unusable().is_empty() {
-        let names: Vec<String> = counters.unusable().iter().map(ToString::to_string).collect();
-        message.push_str(&format!(
-            "; counters that cannot be used, their columns stay NULL: {}",
-            names.join(", ")
-        ));
+    if *trust == Trust::Off {
+        message.push_str("; its certificate is not verified: whoever stands in between reads the password");
     }
-    if skew.unsigned_abs() > u64::try_from(CLOCK_SKEW.as_micros()).unwrap_or(u64::MAX) {
-        message.push_str(&format!(
-            "; its clock differs from this one by {} s: check NTP on both",
-            skew / 1_000_000
-        ));
-    }
-    Ok(message)
+    message
 }

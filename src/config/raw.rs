@@ -18,6 +18,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) collection: Collection,
     #[serde(default)]
+    pub(super) inventory: Inventory,
+    #[serde(default)]
     pub(super) admin: Admin,
     #[serde(default)]
     pub(super) log: Log,
@@ -105,6 +107,12 @@ pub(super) enum HostDisk {
     Datastore,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Inventory {
+    pub(super) custom_attributes: Vec<String>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
@@ -157,6 +165,12 @@ pub(super) struct Platform {
     pub(super) tls_verify: bool,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) thumbprint: Option<String>,
+    #[serde(default)]
+    pub(super) datacenters: Vec<String>,
+    #[serde(default)]
+    pub(super) include: Vec<String>,
+    #[serde(default)]
+    pub(super) exclude: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -8,10 +8,11 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::{
-    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Keys, Log, LogFormat, Platform,
-    PlatformKind, Trust, raw,
+    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Inventory, Keys, Log, LogFormat,
+    Password, Platform, PlatformKind, Trust, raw,
 };
 use crate::model::columns::Column;
+use crate::model::filter::Filter;
 use crate::model::ids::EntityKind;
 use crate::units::ByteSize;
 
@@ -43,6 +44,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         database,
         keys,
         collection,
+        inventory,
         admin,
         log,
         platforms,
@@ -52,6 +54,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         database: check.database(database),
         keys: check.keys(keys),
         collection: check.collection(collection),
+        inventory: check.inventory(inventory),
         admin: check.admin(&admin),
         log: check.log(log),
         platforms: check.platforms(platforms),
@@ -257,6 +260,17 @@ impl Check<'_> {
         }
     }
 
+    fn inventory(&mut self, raw: raw::Inventory) -> Inventory {
+        let raw::Inventory { custom_attributes } = raw;
+        if custom_attributes.iter().any(|name| name.trim().is_empty()) {
+            self.problem(
+                "inventory.custom_attributes",
+                "a name is empty; write names as the vSphere Client shows them, such as \"Owner\"",
+            );
+        }
+        Inventory { custom_attributes }
+    }
+
     fn admin(&mut self, raw: &raw::Admin) -> Admin {
         let raw::Admin { listen } = *raw;
         if !listen.ip().is_loopback() {
@@ -313,20 +327,16 @@ impl Check<'_> {
             tls_verify,
             ca_file,
             thumbprint,
+            datacenters,
+            include,
+            exclude,
         } = raw;
         let key = |field: &str| format!("platform {name:?}: {field}");
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
-            self.problem(
-                key("name"),
-                "use 1 to 63 letters, digits, '-', '_' or '.': the name is a label of metrics and logs",
-            );
+        if let Some(problem) = name_problem(&name) {
+            self.problem(key("name"), problem);
         }
-        if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || host.contains("://") {
-            self.problem(
-                key("host"),
-                format!("{host:?} is not a host name or address; no scheme, path or account here"),
-            );
+        if let Some(problem) = host_problem(&host) {
+            self.problem(key("host"), problem);
         }
         if user.is_empty() {
             self.problem(key("user"), "is empty");
@@ -344,31 +354,27 @@ impl Check<'_> {
                 Trust::System
             }
         };
+        let filter = Filter::parse(datacenters, &include, &exclude).unwrap_or_else(|error| {
+            self.problem(key("filter"), error.to_string());
+            Filter::default()
+        });
         Platform {
             kind: match kind {
                 raw::PlatformKind::VCenter => PlatformKind::VCenter,
                 raw::PlatformKind::Esxi => PlatformKind::Esxi,
             },
-            password_file: self.path(password_file),
+            password: Password::File(self.path(password_file)),
             name,
             host,
             port,
             user,
             trust,
+            filter,
         }
     }
 
     fn thumbprint(&mut self, key: &str, text: &str) -> [u8; 32] {
-        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
-        let bytes: Option<Vec<u8>> = digits
-            .chunks(2)
-            .map(|pair| {
-                std::str::from_utf8(pair)
-                    .ok()
-                    .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-            })
-            .collect();
-        bytes.filter(|_| digits.len() == 64).and_then(|bytes| bytes.try_into().ok()).unwrap_or_else(|| {
+        thumbprint(text).unwrap_or_else(|| {
             self.problem(
                 key,
                 "is not a SHA-256 thumbprint of 64 hexadecimal digits; `virt-collector check` prints the server's",
@@ -376,6 +382,34 @@ impl Check<'_> {
             [0; 32]
         })
     }
+}
+
+/// What is wrong with a platform's name.
+#[must_use]
+pub fn name_problem(name: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_good = !name.is_empty() && name.len() <= 63 && name.chars().all(plain);
+    (!is_good).then(|| {
+        "use 1 to 63 letters, digits, '-', '_' or '.': the name is a label of metrics and logs".to_owned()
+    })
+}
+
+/// What is wrong with a platform's host.
+#[must_use]
+pub fn host_problem(host: &str) -> Option<String> {
+    let is_bad = host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || host.contains("://");
+    is_bad.then(|| format!("{host:?} is not a host name or address; no scheme, path or account here"))
+}
+
+/// Reads a SHA-256 thumbprint: 64 hexadecimal digits, with or without colons.
+#[must_use]
+pub fn thumbprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+    let bytes: Option<Vec<u8>> = digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    bytes.filter(|_| digits.len() == 64)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -403,8 +437,8 @@ mod tests {
         assert_eq!(config.platforms[0].port, 443);
         assert_eq!(config.platforms[0].trust, Trust::System);
         assert_eq!(
-            config.platforms[0].password_file,
-            Path::new("/etc/virt-collector/lab.password")
+            config.platforms[0].password,
+            Password::File("/etc/virt-collector/lab.password".into())
         );
     }
 
@@ -434,6 +468,21 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part}\n{error}");
         }
+    }
+
+    #[test]
+    fn a_filter_is_read_and_a_bad_one_is_refused_with_the_platform() {
+        let text = platform("datacenters = [\"Berlin\"]\ninclude = [\"/*/vm/**\"]\nexclude = [\"**/old-*\"]");
+        let filter = &parse(&text).unwrap().platforms[0].filter;
+        assert_eq!(filter.datacenters, ["Berlin"]);
+        assert!(
+            filter.takes_path(&["Berlin", "vm", "web"]) && !filter.takes_path(&["Berlin", "vm", "old-1"])
+        );
+        let error = parse(&platform("exclude = [\"old\"]")).unwrap_err();
+        assert!(
+            error.contains("platform \"lab\": filter: exclude: bad pattern \"old\": begin with /"),
+            "{error}"
+        );
     }
 
     #[test]

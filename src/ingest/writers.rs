@@ -66,14 +66,13 @@ impl Slot {
 }
 
 impl Writers {
-    /// Slots for so many platforms; connections are opened when first used.
+    /// Connections are opened when first used.
     #[must_use]
-    pub fn new(database: Database, n_platforms: usize) -> Self {
-        let n_slots = n_platforms.clamp(1, MOST_CONNECTIONS);
+    pub fn new(database: Database) -> Self {
         Self {
             database,
             deadline: FLUSH_DEADLINE,
-            slots: (0..n_slots).map(|_| Slot::default()).collect(),
+            slots: (0..MOST_CONNECTIONS).map(|_| Slot::default()).collect(),
         }
     }
 

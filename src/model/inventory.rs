@@ -1,5 +1,6 @@
 //! The inventory as it was read. Every property but the reference may be missing on a real server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::ids::{HostId, MoRef, VmId};
@@ -151,6 +152,8 @@ pub struct VmDetails {
     pub uncommitted_bytes: Option<i64>,
     /// Notes.
     pub annotation: Option<String>,
+    /// Values of those custom attributes that are asked for, by name.
+    pub attributes: BTreeMap<String, String>,
     /// Disks; `None` where the server does not tell.
     pub disks: Option<Vec<Disk>>,
     /// Network adapters; `None` where the server does not tell.
@@ -309,6 +312,8 @@ pub struct Inventory {
     pub hosts: Vec<Host>,
     /// All VMs and templates.
     pub vms: Vec<Vm>,
+    /// The server shows hosts that a filter turned away.
+    pub other_hosts: bool,
 }
 
 impl Inventory {
@@ -316,6 +321,12 @@ impl Inventory {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty() && self.vms.is_empty()
+    }
+
+    /// False while a server shows no host at all: it is starting, and whatever it lacks may be there in a moment.
+    #[must_use]
+    pub const fn shows_hosts(&self) -> bool {
+        self.other_hosts || !self.hosts.is_empty()
     }
 }
 

@@ -103,33 +103,8 @@ impl Key {
             .chain_update(*bytes)
             .finalize()
             .into();
-        let [
-            id @ ..,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-        ] = hash;
+        let (parts, _none_left) = hash.as_chunks();
+        let id = parts.first().copied().unwrap_or_default();
         Self { id: KeyId(id), bytes }
     }
 

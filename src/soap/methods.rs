@@ -87,6 +87,8 @@ pub struct ServiceContent {
     pub perf_manager: Option<Object>,
     /// Holds the settings of a vCenter.
     pub setting: Option<Object>,
+    /// Knows the names of custom attributes; a vCenter alone has it.
+    pub custom_fields_manager: Option<Object>,
 }
 
 impl ServiceContent {
@@ -105,7 +107,8 @@ impl ServiceContent {
                 mut session,
                 mut perf,
                 mut setting,
-            ] = [None, None, None, None, None, None];
+                mut fields,
+            ] = [None, None, None, None, None, None, None];
             while let Some(_returnval) = xml.next_child()? {
                 while let Some(field) = xml.next_child()? {
                     let place = match field.name() {
@@ -119,6 +122,7 @@ impl ServiceContent {
                         "sessionManager" => &mut session,
                         "perfManager" => &mut perf,
                         "setting" => &mut setting,
+                        "customFieldsManager" => &mut fields,
                         _ => {
                             xml.skip()?;
                             continue;
@@ -135,6 +139,7 @@ impl ServiceContent {
                 session_manager: session,
                 perf_manager: perf,
                 setting,
+                custom_fields_manager: fields,
             })
         })
     }

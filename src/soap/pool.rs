@@ -93,7 +93,7 @@ impl Options {
             host: platform.host.clone(),
             port: platform.port,
             trust: platform.trust.clone(),
-            credentials: Credentials::from_file(platform.user.clone(), platform.password_file.clone()),
+            credentials: Credentials::of(platform.user.clone(), platform.password.clone()),
             sessions: collection.sessions,
             requests_per_second: collection.requests_per_second,
             request_timeout: collection.request_timeout,

@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 
+use crate::config::Password;
 use crate::config::PlatformKind;
 use crate::secret;
+use crate::secret::Place;
 use crate::secret::Secret;
+use crate::secret::key_file;
 use crate::soap::client::Client;
 use crate::soap::envelope::Object;
 use crate::soap::envelope::Request;
@@ -29,6 +32,11 @@ const REPLY_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// Where a password comes from, or why it cannot.
 pub type PasswordResult = Result<Secret, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A platform of the registry without a password.
+#[derive(Debug, thiserror::Error)]
+#[error("the registry holds no password for it; set one with `virt-collector platform edit NAME --password`")]
+struct NoPassword;
 
 /// An account. The password is read anew at each login, so that a rotated one needs no restart.
 #[derive(Clone)]
@@ -58,9 +66,21 @@ impl Credentials {
         }
     }
 
-    /// An account whose password is the first line of a file.
-    pub fn from_file(user: impl Into<String>, path: std::path::PathBuf) -> Self {
-        Self::new(user, move || secret::read_file(&path).map_err(Into::into))
+    /// An account whose password is where the configuration says.
+    pub fn of(user: impl Into<String>, password: Password) -> Self {
+        Self::new(user, move || match &password {
+            Password::File(path) => secret::read_file(path).map_err(Into::into),
+            Password::Given(secret) => Ok(secret.clone()),
+            Password::Sealed {
+                keys,
+                platform,
+                envelope,
+            } => {
+                let envelope = envelope.as_deref().ok_or(NoPassword)?;
+                let ring = key_file::load(keys)?;
+                Ok(ring.open(Place::password_of(platform.0), envelope)?)
+            }
+        })
     }
 
     fn password(&self) -> Result<Secret, Error> {

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::CertificateError;
@@ -139,6 +139,7 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Error> {
     let judge = match trust {
         Trust::System => Judge::Roots(roots(system_roots()?, &provider)?),
         Trust::CaFile(path) => Judge::Roots(roots(file_roots(path)?, &provider)?),
+        Trust::CaPem(pem) => Judge::Roots(roots(pem_roots(pem.as_bytes(), Path::new(GIVEN))?, &provider)?),
         Trust::Thumbprint(thumbprint) => Judge::Pin(Thumbprint(*thumbprint)),
         Trust::Off => Judge::Anyone,
     };
@@ -165,13 +166,20 @@ fn system_roots() -> Result<RootCertStore, Error> {
     }
 }
 
-fn file_roots(path: &std::path::Path) -> Result<RootCertStore, Error> {
+/// What messages call authorities that are not from a file.
+const GIVEN: &str = "the registry's copy of the CA file";
+
+fn file_roots(path: &Path) -> Result<RootCertStore, Error> {
     let pem = std::fs::read(path).map_err(|source| Error::CaFile {
         path: path.to_owned(),
         source,
     })?;
+    pem_roots(&pem, path)
+}
+
+fn pem_roots(pem: &[u8], path: &Path) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|source| Error::CaFile {
             path: path.to_owned(),
             source: io::Error::other(source.to_string()),
@@ -385,7 +393,7 @@ mod tests {
         let judge = match trust {
             Trust::CaFile(path) => Judge::Roots(roots(file_roots(path).unwrap(), &provider).unwrap()),
             Trust::Thumbprint(thumbprint) => Judge::Pin(Thumbprint(*thumbprint)),
-            Trust::Off | Trust::System => Judge::Anyone,
+            Trust::Off | Trust::System | Trust::CaPem(_) => Judge::Anyone,
         };
         let verifier = Verifier { judge, provider };
         let name = ServerName::try_from(name.to_owned()).unwrap();

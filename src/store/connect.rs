@@ -5,7 +5,7 @@
 //! Tasks: one per connection, `store-connection`, which ends with its connection.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -19,10 +19,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Client, Connection, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config;
@@ -148,7 +149,20 @@ impl Settings {
 
     /// One dedicated connection.
     pub(super) async fn connect(&self, purpose: &str) -> Result<Dedicated, Error> {
-        match tokio::time::timeout(LOGIN_DEADLINE, self.login(purpose)).await {
+        self.dedicated(purpose, None).await
+    }
+
+    /// A dedicated connection that hears what is notified on a channel.
+    pub(super) async fn listen(&self, channel: &'static str) -> Result<Listener, Error> {
+        let heard = Arc::new(Notify::new());
+        let connection = self.dedicated("listen", Some(Arc::clone(&heard))).await?;
+        let listen = format!("LISTEN {channel}");
+        bounded("listen for changes", connection.batch_execute(&listen)).await?;
+        Ok(Listener { connection, heard })
+    }
+
+    async fn dedicated(&self, purpose: &str, listening: Option<Arc<Notify>>) -> Result<Dedicated, Error> {
+        match tokio::time::timeout(LOGIN_DEADLINE, self.login(purpose, listening)).await {
             Ok(Ok((client, task))) => Ok(Dedicated { client, task }),
             Ok(Err(source)) => Err(Error::connect(&self.target, self.password_file.is_some(), source)),
             Err(_elapsed) => Err(Error::Deadline {
@@ -158,7 +172,11 @@ impl Settings {
         }
     }
 
-    async fn login(&self, purpose: &str) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    async fn login(
+        &self,
+        purpose: &str,
+        listening: Option<Arc<Notify>>,
+    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
         let mut config = self.config.clone();
         config.application_name(self.owner.application_name(purpose));
         if let Some(path) = &self.password_file {
@@ -171,18 +189,18 @@ impl Settings {
                     let refused = Refused(Some(io::Error::other(error)));
                     config.ssl_mode(SslMode::Disable);
                     let (client, connection) = config.connect_raw(refused, NoTls).await?;
-                    return Ok((client, serve(purpose, connection)));
+                    return Ok((client, serve(purpose, connection, None)));
                 }
             }
         }
         Ok(match self.tls.clone() {
             Some(tls) => {
                 let (client, connection) = config.connect(tls).await?;
-                (client, serve(purpose, connection))
+                (client, serve(purpose, connection, listening))
             }
             None => {
                 let (client, connection) = config.connect(NoTls).await?;
-                (client, serve(purpose, connection))
+                (client, serve(purpose, connection, listening))
             }
         })
     }
@@ -290,24 +308,39 @@ fn tls_client(ca_file: Option<&PathBuf>) -> Result<ClientConfig, Error> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Starts the task that moves a connection's bytes; it ends when the client is dropped or the connection lost.
+/// Starts the task that moves a connection's bytes; it ends when the client is dropped or the connection lost. Who
+/// listens is told of each notification and of the end.
 #[expect(
     clippy::disallowed_methods,
     reason = "the connection's own task: it ends with the connection it serves"
 )]
-fn serve<S, T>(purpose: &str, connection: Connection<S, T>) -> JoinHandle<()>
+fn serve<S, T>(
+    purpose: &str,
+    mut connection: Connection<S, T>,
+    listening: Option<Arc<Notify>>,
+) -> JoinHandle<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let purpose = purpose.to_owned();
     tokio::spawn(async move {
-        match connection.await {
-            Ok(()) => tracing::debug!(task = "store-connection", purpose, "database connection closed"),
-            Err(error) => {
-                tracing::warn!(task = "store-connection", purpose, error = %Chain(&error), "database connection lost");
+        let tell = || listening.as_ref().map_or((), |heard| heard.notify_one());
+        loop {
+            match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(_))) => tell(),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(task = "store-connection", purpose, error = %Chain(&error), "database connection lost");
+                    break;
+                }
+                None => {
+                    tracing::debug!(task = "store-connection", purpose, "database connection closed");
+                    break;
+                }
             }
         }
+        tell();
     })
 }
 
@@ -361,6 +394,22 @@ impl Deref for Dedicated {
 impl Drop for Dedicated {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A connection on which the server says when something has changed. What, is for the tables to say: a notification
+/// is no more than a reason to look, and one that is lost is made good by looking now and then.
+#[derive(Debug)]
+pub struct Listener {
+    connection: Dedicated,
+    heard: Arc<Notify>,
+}
+
+impl Listener {
+    /// Waits for a notification; false when the connection is lost. Cancel safe.
+    pub async fn heard(&self) -> bool {
+        self.heard.notified().await;
+        !self.connection.is_closed()
     }
 }
 
@@ -451,7 +500,7 @@ type Connecting<'a> =
 
 impl Connect for PoolConnect {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
-        Box::pin(self.0.login("pool"))
+        Box::pin(self.0.login("pool", None))
     }
 }
 

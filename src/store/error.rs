@@ -166,6 +166,34 @@ impl fmt::Display for Cause {
 
 impl StdError for Cause {}
 
+/// Why the registry of platforms does not do as asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The name is taken.
+    Exists,
+    /// There is none of this name.
+    Absent,
+    /// It is the configuration's.
+    Provisioned,
+    /// Somebody else changed it between reading and writing.
+    ChangedMeanwhile,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exists => {
+                "exists already; names are unique, take another or change that one with `platform edit`"
+            }
+            Self::Absent => "does not exist; `virt-collector platform list` shows those that do",
+            Self::Provisioned => "is provisioned from config.toml; change it there and restart the service",
+            Self::ChangedMeanwhile => {
+                "was changed by somebody else at the same time; look at it and try again"
+            }
+        })
+    }
+}
+
 /// A failure of the database, or of the way to it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -265,6 +293,14 @@ pub enum Error {
     UnknownPlatform {
         /// The platform.
         platform: PlatformId,
+    },
+    /// What the registry of platforms refuses.
+    #[error("platform {name:?} {refusal}")]
+    Registry {
+        /// The platform.
+        name: String,
+        /// Why.
+        refusal: Refusal,
     },
     /// The extension is installed on the server but not created in the database.
     #[error(
@@ -431,6 +467,7 @@ impl Error {
             Self::Settings { .. }
             | Self::CaFile { .. }
             | Self::UnknownPlatform { .. }
+            | Self::Registry { .. }
             | Self::NotOwner { .. } => Class::Permanent,
         }
     }

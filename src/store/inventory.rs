@@ -18,7 +18,6 @@ use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::types::Type;
 
-use crate::config::PlatformKind;
 use crate::model::ids::{HostId, MoRef, PlatformId, VmId};
 use crate::model::inventory::{Inventory, KnownHost, KnownInventory, KnownVm};
 use crate::model::status::PlatformStatus;
@@ -27,16 +26,14 @@ use crate::store::error::Error;
 use crate::store::lease::Lease;
 use crate::units::Stamp;
 
-const REGISTER: &str = "\
-INSERT INTO virt_platform AS stored (name, type, host, port) VALUES ($1, $2, $3, $4)
-ON CONFLICT (name) DO UPDATE SET type = excluded.type, host = excluded.host, port = excluded.port
-RETURNING platform_id";
+pub(in crate::store) use tables::OBJECTS;
 
 const PIN: &str = "UPDATE virt_platform SET identity = $2 WHERE platform_id = $1 AND identity IS NULL";
 
 const IDENTITY: &str = "SELECT identity FROM virt_platform WHERE platform_id = $1";
 
-/// `status_since` tells since when state and class are what they are, not when they were last reported.
+/// `status_since` tells since when state and class are what they are, not when they were last reported. What a person
+/// paused stays `maintenance` until a person ends it.
 const STATUS: &str = "\
 UPDATE virt_platform
 SET status_since = CASE
@@ -49,7 +46,9 @@ SET status_since = CASE
     build = coalesce($6, build),
     api_type = coalesce($7, api_type),
     last_success_at = CASE WHEN $2 = 'connected' THEN clock_timestamp() ELSE last_success_at END
-WHERE platform_id = $1";
+WHERE platform_id = $1 AND NOT in_maintenance";
+
+const SYNCED: &str = "UPDATE virt_platform SET synced_at = clock_timestamp() WHERE platform_id = $1";
 
 const VMS: &str = "\
 SELECT vm_id, moref, host_id, host_since FROM virt_vm
@@ -97,35 +96,6 @@ pub enum Pinned {
 }
 
 impl Database {
-    /// Makes a platform known under its name, and returns its key. Its address and kind become those given.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn register_platform(
-        &self,
-        name: &str,
-        kind: PlatformKind,
-        host: &str,
-        port: u16,
-    ) -> Result<PlatformId, Error> {
-        let connection = self.checkout("register a platform").await?;
-        let row = connection
-            .query_opt(
-                REGISTER,
-                &[
-                    (&name, Type::TEXT),
-                    (&kind.as_str(), Type::TEXT),
-                    (&host, Type::TEXT),
-                    (&i32::from(port), Type::INT4),
-                ],
-            )
-            .await?;
-        // An upsert returns its row always.
-        let key = row.map_or(Ok(0), |row| connection.read(&row, 0))?;
-        connection.done();
-        Ok(PlatformId(key))
-    }
-
     /// Stores the server's identity at first contact, and compares it with the stored one later.
     ///
     /// # Errors
@@ -167,7 +137,7 @@ impl Database {
         let reason = clean(status.reason.as_deref());
         let [version, build, api_type] =
             [&status.version, &status.build, &status.api_type].map(|t| clean(t.as_deref()));
-        let touched = connection
+        connection
             .execute(
                 STATUS,
                 &[
@@ -181,11 +151,6 @@ impl Database {
                 ],
             )
             .await?;
-        if touched == 0 {
-            return Err(Error::UnknownPlatform {
-                platform: lease.platform,
-            });
-        }
         connection.commit().await
     }
 
@@ -213,8 +178,7 @@ impl Database {
         let platform = (&lease.platform.0 as _, Type::INT4);
         let now = (&server_now as _, Type::TIMESTAMPTZ);
         for (table, present) in tables::present(inventory) {
-            // A server that shows no host is starting: whatever it lacks may be there in a moment.
-            if inventory.hosts.is_empty() {
+            if !inventory.shows_hosts() {
                 break;
             }
             let sql = format!(
@@ -287,7 +251,8 @@ impl Database {
         found
     }
 
-    /// Stores the capacity of all datastores that can be reached, as of `server_now`.
+    /// Stores the capacity of all datastores that can be reached, as of `server_now`, and that the inventory has been
+    /// read now.
     ///
     /// # Errors
     /// When this collector does not own the platform, or the database cannot be asked.
@@ -299,6 +264,9 @@ impl Database {
             (&server_now as _, Type::TIMESTAMPTZ),
         ];
         connection.execute(CAPACITY, &parameters).await?;
+        connection
+            .execute(SYNCED, &[(&lease.platform.0, Type::INT4)])
+            .await?;
         connection.commit().await
     }
 }

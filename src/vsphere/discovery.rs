@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::model::filter::unescaped;
 use crate::model::ids::MoRef;
 use crate::model::inventory::Host;
 use crate::model::inventory::Inventory;
@@ -258,25 +259,7 @@ pub(super) fn some_text(value: &str) -> Option<String> {
 
 /// A display name: vSphere escapes three characters in names, as `%2f`, `%5c` and `%25`.
 pub(super) fn name(escaped: &str) -> String {
-    let mut name = String::with_capacity(escaped.len());
-    let mut rest = escaped;
-    while let Some((before, after)) = rest.split_once('%') {
-        name.push_str(before);
-        let decoded = match after.as_bytes() {
-            [b'2', b'f' | b'F', ..] => Some('/'),
-            [b'5', b'c' | b'C', ..] => Some('\\'),
-            [b'2', b'5', ..] => Some('%'),
-            _ => None,
-        };
-        name.push(decoded.unwrap_or('%'));
-        rest = if decoded.is_some() {
-            after.get(2..).unwrap_or_default()
-        } else {
-            after
-        };
-    }
-    name.push_str(rest);
-    clean(&name)
+    clean(&unescaped(escaped))
 }
 
 /// PostgreSQL cannot store U+0000, and no terminal or log should be steered by a name.

@@ -17,7 +17,7 @@ use crate::soap::xml;
 use crate::soap::xml::Reader;
 
 /// A view over everything that is kept. Base classes stand for their subclasses on real servers; vcsim wants both.
-pub(super) const TYPES: [&str; 9] = [
+pub(super) const TYPES: [&str; 10] = [
     "ClusterComputeResource",
     "ComputeResource",
     "Datacenter",
@@ -25,12 +25,33 @@ pub(super) const TYPES: [&str; 9] = [
     "DistributedVirtualPortgroup",
     "Folder",
     "HostSystem",
+    "OpaqueNetwork",
     "ResourcePool",
     "VirtualMachine",
 ];
 
-/// Properties whose changes the server tells.
-pub(super) const TRACKED: [Wanted; 9] = [
+/// The names of custom attributes.
+pub(super) const FIELDS: Wanted = Wanted {
+    kind: "CustomFieldsManager",
+    paths: &["field"],
+};
+
+/// Only read where somebody wants some of them: back-up tools keep their diaries in them.
+const ATTRIBUTES: &str = "customValue";
+
+/// Properties whose changes the server tells, with or without custom attributes of VMs.
+pub(super) fn tracked(attributes: bool) -> Vec<Wanted> {
+    let without = |wanted: Wanted| Wanted {
+        paths: wanted.paths.strip_prefix(&[ATTRIBUTES]).unwrap_or(wanted.paths),
+        ..wanted
+    };
+    TRACKED
+        .into_iter()
+        .map(|wanted| if attributes { wanted } else { without(wanted) })
+        .collect()
+}
+
+const TRACKED: [Wanted; 10] = [
     Wanted {
         kind: "ClusterComputeResource",
         paths: &[
@@ -92,12 +113,18 @@ pub(super) const TRACKED: [Wanted; 9] = [
         ],
     },
     Wanted {
+        kind: "OpaqueNetwork",
+        // Its id stands in the summary, but not in the type that summaries are declared as: no path leads to it.
+        paths: &["name", "summary"],
+    },
+    Wanted {
         kind: "ResourcePool",
         paths: &["name", "parent"],
     },
     Wanted {
         kind: "VirtualMachine",
         paths: &[
+            ATTRIBUTES,
             "name",
             "parent",
             "resourcePool",
@@ -205,8 +232,10 @@ pub enum Body {
     Pool,
     /// A datastore.
     Datastore(Box<Datastore>),
-    /// A distributed port group with the key that adapters name it by.
-    Portgroup(Option<String>),
+    /// A distributed port group or opaque network, with the key or id that adapters name it by.
+    Network(Option<String>),
+    /// The names of custom attributes, by key.
+    Fields(Vec<(i32, String)>),
     /// A host.
     Host(Box<Host>),
     /// A VM or template.
@@ -222,6 +251,8 @@ pub struct Machine {
     pub nics: Option<Vec<Adapter>>,
     /// What the guest says of its networks.
     pub guest_nets: Vec<GuestNet>,
+    /// Values of custom attributes, by key.
+    pub attributes: Vec<(i32, String)>,
 }
 
 /// A network adapter as configured.
@@ -237,10 +268,10 @@ pub struct Adapter {
     pub mac: Option<String>,
     /// It is connected.
     pub connected: Option<bool>,
-    /// Name of a standard network, or id of an opaque one.
+    /// Name of a standard network.
     pub network: Option<String>,
-    /// Key of a distributed port group.
-    pub portgroup: Option<String>,
+    /// Key of a distributed port group, or id of an opaque network.
+    pub key_of_network: Option<String>,
 }
 
 /// An interface as the guest reports it.
@@ -265,12 +296,14 @@ impl Item {
             },
             "ResourcePool" | "VirtualApp" => Body::Pool,
             "Datastore" => Body::Datastore(Box::new(new_datastore(moref))),
-            "DistributedVirtualPortgroup" => Body::Portgroup(None),
+            "DistributedVirtualPortgroup" | "OpaqueNetwork" => Body::Network(None),
+            "CustomFieldsManager" => Body::Fields(Vec::new()),
             "HostSystem" => Body::Host(Box::new(new_host(moref))),
             "VirtualMachine" => Body::Vm(Box::new(Machine {
                 vm: new_vm(moref),
                 nics: None,
                 guest_nets: Vec::new(),
+                attributes: Vec::new(),
             })),
             _ => return None,
         };
@@ -289,6 +322,21 @@ impl Item {
                 machine.guest_nets = guest_nets(xml)?;
                 Ok(())
             }
+            (Body::Vm(machine), ATTRIBUTES) => {
+                machine.attributes = keyed(xml, "value", long_text)?;
+                Ok(())
+            }
+            (Body::Fields(fields), "field") => {
+                *fields = keyed(xml, "name", clean)?;
+                Ok(())
+            }
+            (Body::Network(key), "summary") => within(xml, |field, xml| {
+                if field == "opaqueNetworkId" {
+                    *key = some_text(&xml.loose_text()?);
+                    return Ok(true);
+                }
+                Ok(false)
+            }),
             (Body::Vm(machine), "snapshot") => {
                 let snapshots = snapshots(xml)?;
                 Arc::make_mut(&mut machine.vm.details).snapshots = Some(snapshots);
@@ -319,6 +367,8 @@ impl Item {
                 Arc::make_mut(&mut machine.vm.details).disks = None;
             }
             (Body::Vm(machine), "guest.net") => machine.guest_nets.clear(),
+            (Body::Vm(machine), ATTRIBUTES) => machine.attributes.clear(),
+            (Body::Fields(fields), "field") => fields.clear(),
             (Body::Vm(machine), "snapshot") => {
                 Arc::make_mut(&mut machine.vm.details).snapshots = Some(Vec::new());
             }
@@ -353,8 +403,8 @@ impl Item {
             }
             Body::Compute { cluster, .. } => set_cluster(cluster, path, value),
             Body::Datastore(datastore) => set_datastore(datastore, path, value),
-            Body::Portgroup(key) if path == "key" => *key = text(value),
-            Body::Folder | Body::Datacenter | Body::Pool | Body::Portgroup(_) => {}
+            Body::Network(key) if path == "key" => *key = text(value),
+            Body::Folder | Body::Datacenter | Body::Pool | Body::Network(_) | Body::Fields(_) => {}
         }
     }
 }
@@ -508,7 +558,7 @@ struct Device {
     file: Option<String>,
     thin: Option<bool>,
     network: Option<String>,
-    portgroup: Option<String>,
+    key_of_network: Option<String>,
 }
 
 /// The type of adapter in a device's type: `vmxnet3` of `VirtualVmxnet3`.
@@ -546,7 +596,7 @@ fn devices(machine: &mut Machine, xml: &mut Reader<'_>) -> Result<(), xml::Error
                 mac: device.mac,
                 connected: device.connected,
                 network: device.network,
-                portgroup: device.portgroup,
+                key_of_network: device.key_of_network,
             }),
             None => disks.push(Disk {
                 key: device.key,
@@ -600,10 +650,11 @@ fn backing(device: &mut Device, xml: &mut Reader<'_>) -> Result<(), xml::Error> 
         match field {
             "fileName" => device.file = some_text(&xml.loose_text()?),
             "thinProvisioned" => device.thin = Some(is_true(&xml.loose_text()?)),
-            "deviceName" | "opaqueNetworkId" => device.network = some_text(&xml.loose_text()?),
+            "deviceName" => device.network = some_text(&xml.loose_text()?),
+            "opaqueNetworkId" => device.key_of_network = some_text(&xml.loose_text()?),
             "port" => within(xml, |field, xml| {
                 if field == "portgroupKey" {
-                    device.portgroup = some_text(&xml.loose_text()?);
+                    device.key_of_network = some_text(&xml.loose_text()?);
                     return Ok(true);
                 }
                 Ok(false)
@@ -642,6 +693,30 @@ fn guest_nets(xml: &mut Reader<'_>) -> Result<Vec<GuestNet>, xml::Error> {
         nets.push(net);
     }
     Ok(nets)
+}
+
+/// Of each structure its key and the text of one field.
+fn keyed(
+    xml: &mut Reader<'_>,
+    wanted: &str,
+    clean: impl Fn(&str) -> String,
+) -> Result<Vec<(i32, String)>, xml::Error> {
+    let mut all = Vec::new();
+    while let Some(_structure) = xml.next_child()? {
+        let (mut key, mut text) = (None, None);
+        within(xml, |field, xml| {
+            if field == "key" {
+                key = number(Some(&xml.loose_text()?));
+            } else if field == wanted {
+                text = Some(clean(&xml.loose_text()?));
+            } else {
+                return Ok(false);
+            }
+            Ok(true)
+        })?;
+        all.extend(key.zip(text));
+    }
+    Ok(all)
 }
 
 fn snapshots(xml: &mut Reader<'_>) -> Result<Vec<Snapshot>, xml::Error> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Error;
 use super::mirror::{Changes, Mirror, Reading};
-use super::objects::{SILENT, TRACKED, TYPES};
+use super::objects::{self, SILENT, TYPES};
 use crate::budget::{Permit, Share};
 use crate::soap::Object;
 use crate::soap::error::SessionLost as _;
@@ -48,19 +48,29 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Reads everything; from then on changes are told. The caller has a permit for a page meanwhile.
-    pub(super) async fn start(session: Pinned, share: Option<Share>) -> Result<Self, Error> {
+    /// Reads everything; from then on changes are told. The caller has a permit for a page meanwhile. With `attributes`
+    /// the custom attributes of VMs are read, too.
+    pub(super) async fn start(
+        session: Pinned,
+        share: Option<Share>,
+        attributes: bool,
+    ) -> Result<Self, Error> {
         let mut sizes = changes::PAGE_OBJECTS.into_iter().peekable();
         loop {
             let most_objects = sizes.next().unwrap_or(1);
-            match Self::read_all(session.clone(), share.clone(), most_objects).await {
+            match Self::read_all(session.clone(), share.clone(), attributes, most_objects).await {
                 Err(error) if error.is_too_large() && sizes.peek().is_some() => {}
                 result => return result,
             }
         }
     }
 
-    async fn read_all(session: Pinned, share: Option<Share>, most_objects: usize) -> Result<Self, Error> {
+    async fn read_all(
+        session: Pinned,
+        share: Option<Share>,
+        attributes: bool,
+        most_objects: usize,
+    ) -> Result<Self, Error> {
         let root = &session.content().root_folder;
         let view = methods::create_container_view(&session, root, &TYPES).await?;
         let collector = changes::create_collector(&session).await?;
@@ -74,7 +84,7 @@ impl Tracker {
             mirror: Mirror::default(),
         };
         let read = async {
-            tracker.filter().await?;
+            tracker.filter(attributes).await?;
             tracker.drain(&mut Changes::default()).await?;
             tracker.read_silent().await
         };
@@ -90,8 +100,16 @@ impl Tracker {
         }
     }
 
-    async fn filter(&self) -> Result<(), Error> {
-        changes::create_filter(&self.session, &self.collector, &self.view, &TRACKED).await?;
+    async fn filter(&self, attributes: bool) -> Result<(), Error> {
+        let (session, collector) = (&self.session, &self.collector);
+        // An ESXi host has no custom attributes.
+        let fields = session.content().custom_fields_manager.as_ref();
+        let fields = fields.filter(|_| attributes);
+        if let Some(fields) = fields {
+            changes::create_filter(session, collector, From::Object(fields), &[objects::FIELDS]).await?;
+        }
+        let wanted = objects::tracked(fields.is_some());
+        changes::create_filter(session, collector, From::View(&self.view), &wanted).await?;
         Ok(())
     }
 

@@ -28,6 +28,7 @@ use tokio_postgres::Client;
 use virt_collector::config::PlatformKind;
 use virt_collector::secret::{Place, Secret, key_file};
 use virt_collector::store;
+use virt_collector::store::registry::Address;
 use vsphere_simulator::{Action, Rule, Simulator, Spec};
 
 /// For whatever should happen soon, on a machine as slow as it likes.
@@ -300,8 +301,12 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     let stored = store::Database::new(of_writer(&loaded.database.writer).unwrap()).unwrap();
     for (platform, damaged) in [("sealed", false), ("damaged", true)] {
         let id = stored
-            .register_platform(platform, PlatformKind::VCenter, "vc.example.com", 443)
+            .provision_platform(
+                platform,
+                &Address::new(PlatformKind::VCenter, "vc.example.com", 443),
+            )
             .await
+            .unwrap()
             .unwrap();
         let place = Place::password_of(id.0 + i32::from(damaged));
         let password = secrets.password(&format!("the {platform} password"));

@@ -46,6 +46,7 @@ fn the_example_has_every_key() {
         "[database.owner]",
         "[keys]",
         "[collection]",
+        "[inventory]",
         "[admin]",
         "[log]",
         "[[platform]]",

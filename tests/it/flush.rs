@@ -22,6 +22,7 @@ use virt_collector::units::Stamp;
 
 use crate::rig::{Daemon, PLATFORM, Rig, assert_clean, recorder, small};
 use crate::wait::until;
+use virt_collector::store::registry::Address;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -513,8 +514,9 @@ async fn a_connection_that_is_ended_in_the_middle_of_a_flush_costs_no_sample() {
 async fn owned(database: &Database, name: &str, vm: i32) -> (Lease, impl Fn(i64) -> Flush) {
     let owner = Owner::random();
     let platform = database
-        .register_platform(name, PlatformKind::VCenter, name, 443)
+        .provision_platform(name, &Address::new(PlatformKind::VCenter, name, 443))
         .await
+        .unwrap()
         .unwrap();
     let lease = database.acquire_lease(platform, &owner).await.unwrap().unwrap();
     let start = jiff::Timestamp::now().as_second();
@@ -545,7 +547,7 @@ async fn a_slot_is_free_after_the_deadline_and_a_cancelled_flush_leaves_nothing(
     let (one, one_sample) = owned(&database, PLATFORM, 1).await;
     let (two, two_sample) = owned(&database, "other", 2).await;
     // One slot for both.
-    let writers = Writers::new(database.clone(), 1).with_deadline(Duration::from_millis(700));
+    let writers = Writers::new(database.clone()).with_deadline(Duration::from_millis(700));
     let sql = superuser(&rig).await;
     let lock = "BEGIN; LOCK TABLE virt_vm_metrics IN EXCLUSIVE MODE";
     writers.write(&one, &one_sample(0)).await.unwrap();
@@ -611,7 +613,7 @@ async fn what_an_abandoned_connection_has_under_way_is_ended_before_watermarks_a
     let db = rig.config().database;
     let database = Database::new(Settings::new(&db, &db.writer, &Owner::random()).unwrap()).unwrap();
     let (lease, sample) = owned(&database, PLATFORM, 1).await;
-    let writers = Writers::new(database.clone(), 1);
+    let writers = Writers::new(database.clone());
     let sql = superuser(&rig).await;
     sql.batch_execute(
         "CREATE FUNCTION public.wait_at_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ \

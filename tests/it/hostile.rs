@@ -163,7 +163,8 @@ impl Pair {
     }
 
     async fn poll(&self, name: &str) -> PollReport {
-        let poll = self.app.platform(name).unwrap().poll_now();
+        let platform = self.app.platform(name).unwrap();
+        let poll = platform.poll_now();
         let report = tokio::time::timeout(DEADLINE, poll).await;
         report
             .unwrap_or_else(|_| panic!("no poll of {name} within {DEADLINE:?}; {}", self.app.summary()))

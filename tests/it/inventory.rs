@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use virt_collector::model::filter::Filter;
 use vsphere_simulator::rules::{Action, Rule};
 use vsphere_simulator::{Event, RingFate};
 
@@ -268,6 +269,76 @@ async fn everything_that_is_shown_is_in_sql() {
         &client,
         "SELECT count(DISTINCT cluster_id) FROM virt_cluster_metrics WHERE hosts = 3 AND cpu_usage_mhz > 0",
         1,
+    )
+    .await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_limits_what_is_stored_and_polled_and_follows_names() {
+    let rig = Rig::new(small()).await;
+    let client = rig.client().await;
+    let world = rig.simulator.world();
+    let vms = world.running_vms();
+    world.rename(&vms[0], "web-1").unwrap();
+    world.rename(&vms[1], "web%2f2").unwrap();
+    let filter = |include: &[&str]| {
+        let mut config = rig.config();
+        let datacenters = vec!["DC-1".to_owned()];
+        config.platforms[0].filter = Filter::parse(datacenters, include, &["**/web-9"]).unwrap();
+        config
+    };
+    let daemon = rig.start_with(filter(&["/DC-1/host/**", "/DC-1/vm/web*"])).await;
+    let stored = "SELECT count(*) FROM virt_vm WHERE removed_at IS NULL AND name IN ('web-1', 'web/2') AND host_id IS NOT NULL";
+    counts(&client, stored, 2).await;
+    counts(&client, "SELECT count(*) FROM virt_vm", 2).await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_host WHERE removed_at IS NULL",
+        3,
+    )
+    .await;
+    let report = daemon.poll().await;
+    assert_eq!(report.n_entities, 3 + 2, "{report:?}");
+
+    // A name that comes to match is in, one that ceases to is out, and neither is read again.
+    world.rename(&vms[2], "web-3").unwrap();
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE name = 'web-3' AND removed_at IS NULL",
+        1,
+    )
+    .await;
+    world.rename(&vms[0], "db-1").unwrap();
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE name = 'web-1' AND removed_at IS NOT NULL",
+        1,
+    )
+    .await;
+    world.rename(&vms[2], "web-9").unwrap();
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE removed_at IS NULL",
+        1,
+    )
+    .await;
+    assert_eq!(rig.simulator.calls().count("CreateFilter"), 1);
+    daemon.stop().await;
+
+    // A filter that takes nothing is a mistake more often than a wish.
+    let daemon = rig.start_with(filter(&["/DC-2/**"])).await;
+    daemon.discover().await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE removed_at IS NULL",
+        1,
+    )
+    .await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_host WHERE removed_at IS NULL",
+        3,
     )
     .await;
     daemon.stop().await;

@@ -25,6 +25,7 @@ use vsphere_simulator::{Simulator, Spec};
 
 use crate::rig::{PLATFORM, Rig, assert_clean, small};
 use crate::wait::until;
+use virt_collector::store::registry::Address;
 
 /// From the moment a collector is gone to the moment another one owns its platforms.
 const TAKE_OVER: Duration = LEASE_TTL.saturating_add(Duration::from_secs(10));
@@ -399,8 +400,9 @@ impl Fixture {
         let mut leases = Vec::new();
         for n in 0..n_platforms {
             let platform = a
-                .register_platform(&format!("p{n}"), PlatformKind::VCenter, "vc", 443)
+                .provision_platform(&format!("p{n}"), &Address::new(PlatformKind::VCenter, "vc", 443))
                 .await
+                .unwrap()
                 .unwrap();
             leases.push(a.acquire_lease(platform, &owner("a")).await.unwrap().unwrap());
         }

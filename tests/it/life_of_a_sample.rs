@@ -16,6 +16,7 @@ use virt_collector::vsphere::{self, Estimator, Target, Vsphere};
 use vsphere_simulator::Spec;
 
 use crate::rig::{PLATFORM, Rig, small};
+use virt_collector::store::registry::Address;
 
 const COUNTER: &str = "cpu.ready.summation";
 const COLUMN: &str = "cpu_ready_percent";
@@ -52,8 +53,12 @@ async fn life_of_a_sample() {
     let database = Database::new(settings).unwrap();
     let platform = &platforms[0];
     let id = database
-        .register_platform(PLATFORM, platform.kind, &platform.host, platform.port)
+        .provision_platform(
+            PLATFORM,
+            &Address::new(platform.kind, &platform.host, platform.port),
+        )
         .await
+        .unwrap()
         .unwrap();
     let lease = database
         .acquire_lease(id, &Owner::random())

@@ -22,6 +22,7 @@ mod lease;
 mod life_of_a_sample;
 mod oracle;
 mod readme;
+mod registry;
 mod rig;
 mod soap;
 mod store;

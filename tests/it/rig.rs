@@ -11,8 +11,8 @@ use virt_collector::app::App;
 use virt_collector::collect::live::PollReport;
 use virt_collector::collect::ring::RingReport;
 use virt_collector::config::{
-    Account, Admin, Collection, Config, DatabaseTls, HostDisk, Keys, Log, LogFormat, Platform, PlatformKind,
-    Trust,
+    Account, Admin, Collection, Config, DatabaseTls, HostDisk, Keys, Log, LogFormat, Password, Platform,
+    PlatformKind, Trust,
 };
 use virt_collector::telemetry::metrics::{self, Handle};
 use virt_collector::units::ByteSize;
@@ -99,11 +99,15 @@ impl Rig {
         self.directory.path().join("password")
     }
 
+    pub(crate) fn keys_file(&self) -> PathBuf {
+        self.directory.path().join("keyring")
+    }
+
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 
-    fn settings(&self, role: Role) -> virt_collector::store::Settings {
+    pub(crate) fn settings(&self, role: Role) -> virt_collector::store::Settings {
         let database = self.database_config();
         let account = Account {
             url: self.database.url(role),
@@ -145,6 +149,7 @@ impl Rig {
                 skip_host_counters: Vec::new(),
                 skip_vm_counters: Vec::new(),
             },
+            inventory: virt_collector::config::Inventory::default(),
             admin: Admin {
                 listen: "127.0.0.1:0".parse().unwrap(),
             },
@@ -161,8 +166,9 @@ impl Rig {
                 host: "127.0.0.1".to_owned(),
                 port: self.simulator.addr().port(),
                 user: user.to_owned(),
-                password_file: self.password_file(),
+                password: Password::File(self.password_file()),
                 trust: Trust::CaFile(self.ca_file()),
+                filter: virt_collector::model::filter::Filter::default(),
             }],
         }
     }

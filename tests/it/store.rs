@@ -31,6 +31,7 @@ use virt_collector::model::inventory::{Host, Inventory, PowerState, Vm};
 use virt_collector::model::sample::{Cell, RowHead, Window};
 use virt_collector::model::status::{ErrorClass, PlatformState, PlatformStatus};
 use virt_collector::store::copy::encode;
+use virt_collector::store::registry::Address;
 use virt_collector::store::{
     Class, Database, Edition, Error, Flush, LEASE_TTL, Lease, Owner, Pinned, SchemaState, Settings, Writer,
     migrate,
@@ -129,8 +130,9 @@ impl Platform {
         let fixture = Fixture::new().await;
         let store = fixture.store("a");
         let platform = store
-            .register_platform("lab", PlatformKind::VCenter, "vc", 443)
+            .provision_platform("lab", &Address::new(PlatformKind::VCenter, "vc", 443))
             .await
+            .unwrap()
             .unwrap();
         let lease = store.acquire_lease(platform, &owner("a")).await.unwrap().unwrap();
         let known = store

@@ -48,15 +48,15 @@ pub(crate) async fn destroy_collector(session: &Pinned, collector: &Object) -> R
         .read(|_xml| Ok(()))
 }
 
-/// `CreateFilter` over all objects of a view. Changes come as the whole value of the path that is named here.
+/// `CreateFilter` over one object or all of a view. Changes come as the whole value of the path that is named here.
 pub(crate) async fn create_filter(
     session: &Pinned,
     collector: &Object,
-    view: &Object,
+    from: From<'_>,
     wanted: &[Wanted],
 ) -> Result<Object, Error> {
     let request = Request::new("CreateFilter", collector, 4096, |xml| {
-        write_spec(xml, "spec", From::View(view), wanted);
+        write_spec(xml, "spec", from, wanted);
         xml.text("partialUpdates", "false");
     })?;
     made(&session.call(&request, SMALL_REPLY_BYTES).await?)

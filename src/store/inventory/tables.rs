@@ -16,7 +16,7 @@ use crate::model::inventory::{
 use crate::units::Stamp;
 
 /// Tables of objects that have a reference within their platform.
-pub(super) const OBJECTS: [&str; 6] = [
+pub(in crate::store) const OBJECTS: [&str; 6] = [
     "virt_vm",
     "virt_host",
     "virt_datastore",
@@ -307,11 +307,23 @@ pub(super) fn vms<'a>(all: &[&'a Vm], hosts: &Keys, datacenters: &Keys, pools: &
             "annotation",
             texts(all(), |one| one.details.annotation.as_deref()),
         ),
+        Column::new("custom_attributes", attributes(all())).cast("::jsonb"),
     ];
     Reading {
         derived: Some(HOST_SINCE),
         ..reading("virt_vm", columns)
     }
+}
+
+/// As JSON; NULL for none.
+fn attributes<'a>(vms: impl Iterator<Item = &'a Vm>) -> Values<'a> {
+    let json = |vm: &Vm| {
+        let all = vm.details.attributes.iter();
+        let all = all.map(|(name, value)| (name.replace('\0', ""), value.replace('\0', "").into()));
+        let all: serde_json::Map<_, _> = all.collect();
+        (!all.is_empty()).then(|| Cow::Owned(serde_json::Value::Object(all).to_string()))
+    };
+    Values::Text(vms.map(json).collect())
 }
 
 /// A reading of one table of parts.

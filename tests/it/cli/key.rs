@@ -10,6 +10,7 @@ use virt_collector::secret::{Place, Secret, key_file};
 use virt_collector::store;
 
 use super::run;
+use virt_collector::store::registry::Address;
 
 /// A migrated database, a configuration that names it, and whoever runs commands there.
 struct Operator {
@@ -68,8 +69,12 @@ impl Operator {
     async fn set_password(&self, platform: &str, password: &str) {
         let id = self
             .store
-            .register_platform(platform, PlatformKind::VCenter, "vc.example.com", 443)
+            .provision_platform(
+                platform,
+                &Address::new(PlatformKind::VCenter, "vc.example.com", 443),
+            )
             .await
+            .unwrap()
             .unwrap();
         let sealed = key_file::load(&self.ring())
             .unwrap()

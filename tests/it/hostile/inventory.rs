@@ -42,7 +42,8 @@ async fn names_of_any_kind_are_stored_harmless_and_steer_no_log() {
         with: format!(">{}<", "x".repeat(1 << 20)),
     });
     let discover = async || {
-        let found = pair.app.platform(&pair.sick_name).unwrap().discover_now();
+        let platform = pair.app.platform(&pair.sick_name).unwrap();
+        let found = platform.discover_now();
         tokio::time::timeout(DEADLINE, found).await.unwrap().unwrap()
     };
     // A new session reads everything anew.
@@ -169,7 +170,8 @@ async fn an_inventory_with_holes_removes_nobody_and_stops_nothing() {
         ("an inventory of nobody", page(nothing), [true, false]),
     ];
     let discover = async || {
-        let found = pair.app.platform(&pair.sick_name).unwrap().discover_now();
+        let platform = pair.app.platform(&pair.sick_name).unwrap();
+        let found = platform.discover_now();
         let report = tokio::time::timeout(DEADLINE, found).await.unwrap().unwrap();
         report.error
     };

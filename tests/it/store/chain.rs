@@ -1,6 +1,7 @@
 //! Watermarks, chain, views.
 
 use super::*;
+use virt_collector::store::registry::Address;
 
 #[tokio::test]
 async fn a_watermark_is_the_newest_real_time_row_of_each_entity() {
@@ -63,8 +64,9 @@ async fn a_watermark_is_the_newest_real_time_row_of_each_entity() {
     );
     let other = platform
         .store
-        .register_platform("other", PlatformKind::VCenter, "vc2", 443)
+        .provision_platform("other", &Address::new(PlatformKind::VCenter, "vc2", 443))
         .await
+        .unwrap()
         .unwrap();
     assert_eq!(platform.store.watermarks(other, stamp(60)).await.unwrap(), []);
 }

@@ -1,6 +1,7 @@
 //! COPY.
 
 use super::*;
+use virt_collector::store::registry::Address;
 
 /// Values at the edges of each type, by what the database must then hold.
 fn edges(sql_type: SqlType) -> Vec<(Cell, Option<f64>)> {
@@ -333,8 +334,9 @@ async fn a_gap_of_another_platform_is_out_of_reach() {
     let mut platform = Platform::new().await;
     let other = platform
         .store
-        .register_platform("other", PlatformKind::VCenter, "vc2", 443)
+        .provision_platform("other", &Address::new(PlatformKind::VCenter, "vc2", 443))
         .await
+        .unwrap()
         .unwrap();
     let lease = platform
         .store

@@ -4,11 +4,13 @@ use virt_collector::secret::{KeyRing, Place, Secret};
 use virt_collector::store::credential::Credential;
 
 use super::*;
+use virt_collector::store::registry::Address;
 
 async fn registered(store: &Database, name: &str) -> PlatformId {
     store
-        .register_platform(name, PlatformKind::VCenter, "vc.example.com", 443)
+        .provision_platform(name, &Address::new(PlatformKind::VCenter, "vc.example.com", 443))
         .await
+        .unwrap()
         .unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! Inventory.
 
 use super::*;
+use virt_collector::store::registry::Address;
 
 /// The versions of all inventory rows: another one means that the row was written.
 async fn versions(platform: &Platform) -> Vec<(String, String)> {
@@ -279,8 +280,9 @@ async fn the_same_reference_on_two_platforms_is_two_objects() {
     let platform = Platform::new().await;
     let other = platform
         .store
-        .register_platform("other", PlatformKind::VCenter, "vc2", 443)
+        .provision_platform("other", &Address::new(PlatformKind::VCenter, "vc2", 443))
         .await
+        .unwrap()
         .unwrap();
     let lease = platform
         .store
@@ -305,8 +307,12 @@ async fn a_platform_keeps_its_key_and_its_identity() {
     let platform = Platform::new().await;
     let (store, lease) = (&platform.store, &platform.lease);
     let again = store
-        .register_platform("lab", PlatformKind::VCenter, "vc.example.com", 8443)
+        .provision_platform(
+            "lab",
+            &Address::new(PlatformKind::VCenter, "vc.example.com", 8443),
+        )
         .await
+        .unwrap()
         .unwrap();
     assert_eq!(again, lease.platform);
     let row = platform

@@ -1,14 +1,16 @@
 //! Lease and fence.
 
 use super::*;
+use virt_collector::store::registry::Address;
 
 #[tokio::test]
 async fn a_lease_is_taken_once_renewed_and_given_up() {
     let fixture = Fixture::new().await;
     let (a, b) = (fixture.store("a"), fixture.store("b"));
     let platform = a
-        .register_platform("lab", PlatformKind::Esxi, "esx", 443)
+        .provision_platform("lab", &Address::new(PlatformKind::Esxi, "esx", 443))
         .await
+        .unwrap()
         .unwrap();
 
     let first = a.acquire_lease(platform, &owner("a")).await.unwrap().unwrap();
@@ -163,8 +165,9 @@ async fn a_renewal_that_comes_during_a_take_over_wins_or_loses_cleanly() {
     let fixture = Fixture::new().await;
     let (a, b) = (fixture.store("a"), fixture.store("b"));
     let platform = a
-        .register_platform("lab", PlatformKind::VCenter, "vc", 443)
+        .provision_platform("lab", &Address::new(PlatformKind::VCenter, "vc", 443))
         .await
+        .unwrap()
         .unwrap();
     let mut lease = a.acquire_lease(platform, &owner("a")).await.unwrap().unwrap();
     for round in 0..20 {
@@ -259,8 +262,9 @@ fn whatever_three_owners_do_in_whatever_order_only_one_can_write_and_epochs_only
             runtime.block_on(async {
                 let name = format!("case-{}", n_case.get());
                 let platform = stores[0]
-                    .register_platform(&name, PlatformKind::VCenter, &name, 443)
+                    .provision_platform(&name, &Address::new(PlatformKind::VCenter, &name, 443))
                     .await
+                    .unwrap()
                     .unwrap();
                 let mut model = Model::default();
                 for event in events {

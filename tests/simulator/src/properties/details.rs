@@ -2,7 +2,7 @@
 
 use super::collect::Scope;
 use super::objects::Obj;
-use super::paths::{Outcome, datastore_name};
+use super::paths::{Outcome, datastore_capacity, datastore_name, datastore_url};
 use crate::grid;
 use crate::soap::{element, moref};
 use crate::truth::EntityRecord;
@@ -23,8 +23,10 @@ pub(super) fn write(out: &mut String, scope: &Scope<'_>, object: &Obj, path: &st
             match path {
                 "config.hardware.device" => devices(out, *index, vm, record),
                 "guest.net" if running => guest_nets(out, *index, record),
+                // A guest that tells nothing has no networks; the list itself is there.
+                "guest.net" => out.push_str("<val xsi:type=\"ArrayOfGuestNicInfo\"></val>"),
                 "snapshot" if !vm.snapshots.is_empty() => snapshots(out, &record.moref, vm),
-                "guest.net" | "snapshot" => return Some(Outcome::Unset),
+                "snapshot" => return Some(Outcome::Unset),
                 _ => return None,
             }
         }
@@ -35,6 +37,7 @@ pub(super) fn write(out: &mut String, scope: &Scope<'_>, object: &Obj, path: &st
             management(out, *index);
         }
         (Obj::Datastore(number), "host") => mounts(out, state, *number),
+        (Obj::Datastore(number), "info") => volume(out, state, *number),
         _ => return None,
     }
     Some(Outcome::Written)
@@ -179,6 +182,17 @@ fn management(out: &mut String, host: usize) {
         element(out, "selectedVnic", &key);
         out.push_str("</VirtualNicManagerNetConfig>");
     }
+    out.push_str("</val>");
+}
+
+fn volume(out: &mut String, state: &State, number: usize) {
+    let number = u32::try_from(number).unwrap_or_default();
+    out.push_str("<val xsi:type=\"VmfsDatastoreInfo\">");
+    element(out, "name", &datastore_name(number));
+    element(out, "url", &datastore_url(state, number));
+    element(out, "freeSpace", &(datastore_capacity(number) / 3).to_string());
+    // The longest file of VMFS 6, 64 TiB.
+    element(out, "maxFileSize", &(64_i64 << 40).to_string());
     out.push_str("</val>");
 }
 

@@ -34,14 +34,17 @@ enum Value {
     Time(i64),
     Ref(Obj),
     Refs(Vec<Obj>),
+    /// An array of this type with nothing in it; unlike an unset property it is there.
+    Empty(&'static str),
 }
 
-const ENTITY: &[&str] = &["name", "parent", "overallStatus"];
+const ENTITY: &[&str] = &["name", "parent", "overallStatus", "customValue"];
 
 const VM: &[&str] = &[
     "name",
     "parent",
     "overallStatus",
+    "customValue",
     "resourcePool",
     "datastore",
     "runtime.powerState",
@@ -79,6 +82,7 @@ const VM: &[&str] = &[
     "config.hardware.numCoresPerSocket",
     "config.hardware.device",
     "guest.hostName",
+    "guest.guestId",
     "guest.guestFullName",
     "guest.ipAddress",
     "guest.net",
@@ -87,12 +91,14 @@ const VM: &[&str] = &[
     "snapshot",
     "summary.storage.committed",
     "summary.storage.uncommitted",
+    "summary.customValue",
 ];
 
 const HOST: &[&str] = &[
     "name",
     "parent",
     "overallStatus",
+    "customValue",
     "vm",
     "datastore",
     "runtime.connectionState",
@@ -124,16 +130,25 @@ const HOST: &[&str] = &[
     "summary.config.product.productLineId",
     "summary.config.product.apiType",
     "summary.config.product.apiVersion",
+    "summary.customValue",
     "hardware.systemInfo.uuid",
     "config.virtualNicManagerInfo.netConfig",
 ];
 
-const FOLDER: &[&str] = &["name", "parent", "overallStatus", "childType", "childEntity"];
+const FOLDER: &[&str] = &[
+    "name",
+    "parent",
+    "overallStatus",
+    "customValue",
+    "childType",
+    "childEntity",
+];
 
 const DATACENTER: &[&str] = &[
     "name",
     "parent",
     "overallStatus",
+    "customValue",
     "vmFolder",
     "hostFolder",
     "datastoreFolder",
@@ -144,6 +159,7 @@ const COMPUTE: &[&str] = &[
     "name",
     "parent",
     "overallStatus",
+    "customValue",
     "host",
     "datastore",
     "resourcePool",
@@ -163,14 +179,23 @@ const CLUSTER: &[&str] = &[
     "configuration.drsConfig.enabled",
 ];
 
-const PORTGROUP: &[&str] = &["name", "parent", "overallStatus", "key"];
+const PORTGROUP: &[&str] = &["name", "parent", "overallStatus", "customValue", "key"];
 
-const POOL: &[&str] = &["name", "parent", "overallStatus", "owner", "vm", "resourcePool"];
+const POOL: &[&str] = &[
+    "name",
+    "parent",
+    "overallStatus",
+    "customValue",
+    "owner",
+    "vm",
+    "resourcePool",
+];
 
 const DATASTORE: &[&str] = &[
     "name",
     "parent",
     "overallStatus",
+    "customValue",
     "summary.name",
     "summary.url",
     "summary.type",
@@ -180,6 +205,7 @@ const DATASTORE: &[&str] = &[
     "summary.maintenanceMode",
     "summary.multipleHostAccess",
     "summary.uncommitted",
+    "info",
     "host",
 ];
 
@@ -259,6 +285,9 @@ const COMPOSITES: &[(&str, &str, &str, &[&str])] = &[
         ],
     ),
 ];
+
+/// Every guest says so.
+const GUEST_ID: &str = "otherGuest64";
 
 /// Whether a type has a path; `None` = no such type.
 pub(super) fn has(kind: &str, path: &str) -> Option<bool> {
@@ -381,6 +410,7 @@ fn typed(out: &mut String, state: &State, value: Value) -> Outcome {
             }
             out.push_str("</val>");
         }
+        Value::Empty(array) => scalar(out, array, ""),
     }
     Outcome::Written
 }
@@ -406,6 +436,8 @@ fn plain(out: &mut String, state: &State, name: &str, value: Value) {
                 moref(out, name, object.kind(state), &object.moref(state));
             }
         }
+        // In a structure an empty array is no element at all.
+        Value::Empty(_) => {}
     }
 }
 
@@ -420,6 +452,8 @@ fn value(scope: &Scope<'_>, object: &Obj, path: &str) -> Value {
             };
             return Value::Status(status.unwrap_or("green").to_owned());
         }
+        // Nobody has given anything a custom attribute.
+        "customValue" | "summary.customValue" => return Value::Empty("ArrayOfCustomFieldValue"),
         _ => {}
     }
     match object {
@@ -510,13 +544,14 @@ fn vm_value(scope: &Scope<'_>, index: usize, vm: &VmDetails, record: &EntityReco
         "summary.config.numVirtualDisks" => int(record.profile.disks),
         "summary.config.uuid" | "config.uuid" => Value::Text(vm.uuid.clone()),
         "summary.config.instanceUuid" | "config.instanceUuid" => Value::Text(vm.instance_uuid.clone()),
-        "summary.config.guestId" | "config.guestId" => Value::Text("otherGuest64".to_owned()),
+        "summary.config.guestId" | "config.guestId" => Value::Text(GUEST_ID.to_owned()),
         "summary.config.guestFullName" | "config.guestFullName" => Value::Text(vm.guest.to_owned()),
         "summary.config.annotation" => Value::Text(String::new()),
         "config.version" => Value::Text("vmx-20".to_owned()),
         "guest.hostName" if running && record.profile.tools => {
             Value::Text(format!("{}.guest.example.com", record.moref))
         }
+        "guest.guestId" if running && record.profile.tools => Value::Text(GUEST_ID.to_owned()),
         "guest.guestFullName" if running && record.profile.tools => Value::Text(vm.guest.to_owned()),
         "guest.ipAddress" if running && record.profile.tools => Value::Text(details::address(index, 0)),
         "guest.toolsVersionStatus2" => Value::Text(
@@ -638,19 +673,25 @@ pub(super) fn datastore_name(number: u32) -> String {
     format!("datastore-{:02}", number + 1)
 }
 
+pub(super) fn datastore_url(state: &State, number: u32) -> String {
+    format!("ds:///vmfs/volumes/{}/", datastore_uuid(state.truth.seed, number))
+}
+
+/// Bytes.
+pub(super) fn datastore_capacity(number: u32) -> i64 {
+    (10 + i64::from(number % 5) * 7) << 40
+}
+
 fn datastore_value(state: &State, number: usize, path: &str) -> Value {
     let number = u32::try_from(number).unwrap_or_default();
-    let size = 10 + i64::from(number % 5) * 7;
+    let capacity = datastore_capacity(number);
     match path {
         "name" | "summary.name" => Value::Text(datastore_name(number)),
-        "summary.url" => {
-            let uuid = datastore_uuid(state.truth.seed, number);
-            Value::Text(format!("ds:///vmfs/volumes/{uuid}/"))
-        }
+        "summary.url" => Value::Text(datastore_url(state, number)),
         "summary.type" => Value::Text("VMFS".to_owned()),
-        "summary.capacity" => Value::Long(size << 40),
-        "summary.freeSpace" => Value::Long((size << 40) / 3),
-        "summary.uncommitted" => Value::Long((size << 40) / 2),
+        "summary.capacity" => Value::Long(capacity),
+        "summary.freeSpace" => Value::Long(capacity / 3),
+        "summary.uncommitted" => Value::Long(capacity / 2),
         "summary.maintenanceMode" => Value::Text("normal".to_owned()),
         "summary.accessible" | "summary.multipleHostAccess" => Value::Bool(true),
         _ => Value::Unset,

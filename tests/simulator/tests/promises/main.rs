@@ -15,6 +15,7 @@
 )]
 
 mod changes;
+mod inventory;
 mod support;
 
 use std::time::Duration;

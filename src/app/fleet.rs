@@ -1,0 +1,182 @@
+//! The platforms that run in this process, each on its own.
+//!
+//! Owns: starting and stopping one platform without touching the others, and the set of their names, which is what
+//! this collector announces. Never does: deciding which are to run; that is the [`Registry`](super::registry)'s.
+//!
+//! Tasks: a group per platform, that of [`platform`](super::platform).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::platform::{Parts, Platform, PlatformHandle};
+use super::registry::Wanted;
+use crate::admin::DatabaseHealth;
+use crate::budget::Budget;
+use crate::clock::WallClock;
+use crate::config::{Collection, Trust};
+use crate::ingest::writers::Writers;
+use crate::store::collectors::Standing;
+use crate::store::{Database, Owner};
+use crate::supervise::Tasks;
+use crate::vsphere;
+use crate::vsphere::Vsphere;
+
+/// The end of a platform: its poll drains, its rows are flushed, it logs out, its lease is released.
+const STOP_DEADLINE: Duration = Duration::from_secs(38);
+
+/// What every platform is given.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) collection: Collection,
+    /// Custom attributes that are stored.
+    pub(super) attributes: Vec<String>,
+    pub(super) database: Database,
+    pub(super) database_health: watch::Receiver<DatabaseHealth>,
+    pub(super) writers: Writers,
+    pub(super) budget: Budget,
+    pub(super) owner: Owner,
+    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) clock: Arc<dyn WallClock>,
+    pub(super) tasks: Tasks,
+}
+
+#[derive(Debug)]
+struct Running {
+    wanted: Wanted,
+    handle: PlatformHandle,
+    group: Tasks,
+}
+
+/// The platforms that run here.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    shared: Shared,
+    running: Mutex<BTreeMap<String, Running>>,
+    names: watch::Sender<BTreeSet<String>>,
+}
+
+impl Fleet {
+    pub(super) fn new(shared: Shared, names: watch::Sender<BTreeSet<String>>) -> Self {
+        Self {
+            shared,
+            running: Mutex::default(),
+            names,
+        }
+    }
+
+    fn with_running<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Running>) -> T) -> T {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work(&mut running);
+        let names: BTreeSet<String> = running.keys().cloned().collect();
+        self.names.send_if_modified(|current| {
+            let is_new = *current != names;
+            *current = names;
+            is_new
+        });
+        result
+    }
+
+    /// Whether trust settings can work, which is the operator's to mend before anything starts.
+    pub(super) fn try_settings(&self, wanted: &Wanted) -> Result<(), vsphere::Error> {
+        let options = vsphere::Options::new(&wanted.platform, &self.shared.collection);
+        Vsphere::new(options).map(|_| ())
+    }
+
+    /// Starts a platform that does not run.
+    pub(super) fn start(&self, wanted: Wanted) {
+        let name = wanted.platform.name.clone();
+        if wanted.platform.trust == Trust::Off {
+            tracing::warn!(
+                platform = %name,
+                "its certificate is not verified: whoever stands between here and the server reads the password"
+            );
+        }
+        let Shared {
+            collection,
+            attributes,
+            database,
+            database_health,
+            writers,
+            budget,
+            owner,
+            standing,
+            clock,
+            tasks,
+        } = &self.shared;
+        let (platform, handle) = Platform::new(Parts {
+            wanted: wanted.clone(),
+            collection: collection.clone(),
+            attributes: attributes.clone(),
+            database: database.clone(),
+            database_health: database_health.clone(),
+            writers: writers.clone(),
+            share: budget.share(),
+            owner: owner.clone(),
+            standing: standing.clone(),
+            clock: Arc::clone(clock),
+        });
+        let group = tasks.child();
+        group.spawn(format!("platform {name}"), platform.run(group.clone()));
+        let running = Running {
+            wanted,
+            handle,
+            group,
+        };
+        self.with_running(|all| all.insert(name, running));
+    }
+
+    /// Stops a platform and waits for its end.
+    pub(super) async fn stop(&self, name: &str) {
+        let Some(Running { group, .. }) = self.with_running(|all| all.remove(name)) else {
+            return;
+        };
+        group.stop();
+        wait(name, &group, STOP_DEADLINE).await;
+    }
+
+    /// Waits for the end of all platforms, which was asked for.
+    pub(super) async fn end(&self) {
+        let groups: Vec<(String, Tasks)> = self.with_running(|all| {
+            let groups = all
+                .iter()
+                .map(|(name, running)| (name.clone(), running.group.clone()));
+            groups.collect()
+        });
+        let ends = groups
+            .iter()
+            .map(|(name, group)| wait(name, group, STOP_DEADLINE));
+        futures_util::future::join_all(ends).await;
+    }
+
+    /// What runs, by name.
+    pub(super) fn wanted(&self) -> BTreeMap<String, Wanted> {
+        self.with_running(|all| {
+            let all = all.iter();
+            all.map(|(name, running)| (name.clone(), running.wanted.clone()))
+                .collect()
+        })
+    }
+
+    pub(super) fn handle(&self, name: &str) -> Option<PlatformHandle> {
+        self.with_running(|all| all.get(name).map(|running| running.handle.clone()))
+    }
+
+    /// Every platform.
+    pub(super) fn handles(&self) -> Vec<PlatformHandle> {
+        self.with_running(|all| all.values().map(|running| running.handle.clone()).collect())
+    }
+}
+
+async fn wait(name: &str, group: &Tasks, deadline: Duration) {
+    let hanging = group.join(deadline).await;
+    if !hanging.is_empty() {
+        tracing::error!(
+            platform = name,
+            tasks = hanging.join(", "),
+            "tasks did not end in time"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! Which platforms run here: those of config.toml and those of the registry, without those that are paused.
+//!
+//! Owns: the loop that looks at the registry when it is told that something changed, and now and then anyway; and
+//! passing on a person's wish for a reading of the inventory. Never does: changing the registry.
+//!
+//! Task: `registry`. When everything stops it waits for the end of all platforms.
+//!
+//! Invariants:
+//! - Only platforms whose row changed are stopped or started.
+//! - A registry that cannot be read changes nothing: what runs goes on.
+//! - A name that config.toml has is the configuration's, whatever the registry says.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::Fleet;
+use crate::admin::DatabaseHealth;
+use crate::config;
+use crate::config::Password;
+use crate::error::Chain;
+use crate::model::ids::PlatformId;
+use crate::store;
+use crate::store::registry::{Registered, Source};
+use crate::store::{Database, Listener};
+use crate::supervise::Tasks;
+use crate::units::Stamp;
+
+/// How often the registry is read although nothing was heard.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// After a reading that failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A platform that is to run, in one form: another form is another run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) platform: config::Platform,
+    /// Its key, where it is the registry's.
+    pub(super) registered: Option<PlatformId>,
+    /// Grows with each change in the registry.
+    pub(super) revision: i64,
+}
+
+impl Wanted {
+    /// A platform of config.toml.
+    pub(super) const fn configured(platform: config::Platform) -> Self {
+        Self {
+            platform,
+            registered: None,
+            revision: 0,
+        }
+    }
+
+    fn registered(row: &Registered, keys: &std::path::Path) -> Self {
+        let password = Password::Sealed {
+            keys: keys.to_owned(),
+            platform: row.id,
+            envelope: row.sealed.clone(),
+        };
+        Self {
+            platform: row.address.platform(&row.name, password),
+            registered: Some(row.id),
+            revision: row.revision,
+        }
+    }
+}
+
+/// The loop.
+#[derive(Debug)]
+pub(super) struct Registry {
+    pub(super) configured: Vec<config::Platform>,
+    /// The key ring of sealed passwords.
+    pub(super) keys: PathBuf,
+    pub(super) database: Database,
+    pub(super) health: watch::Receiver<DatabaseHealth>,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) tasks: Tasks,
+}
+
+impl Registry {
+    /// Follows the registry until `stopping`, then waits for the end of all platforms.
+    pub(super) async fn keep(self, stopping: CancellationToken) {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = self.follow() => {}
+        }
+        stopping.cancelled().await;
+        self.fleet.end().await;
+    }
+
+    async fn follow(&self) {
+        let mut listener: Option<Listener> = None;
+        let mut passed_on = HashMap::new();
+        let mut failing = false;
+        let mut health = self.health.clone();
+        loop {
+            let up = health
+                .wait_for(|health| *health == DatabaseHealth::Up)
+                .await
+                .is_ok();
+            if !up {
+                // The task that looks at the database has ended: so does everything.
+                return;
+            }
+            let wait = match self.look(&mut listener, &mut passed_on).await {
+                Ok(()) => {
+                    failing = false;
+                    LOOK
+                }
+                Err(error) => {
+                    listener = None;
+                    // Told once per trouble.
+                    if failing {
+                        tracing::debug!(error = %Chain(&error), "cannot read the registry of platforms");
+                    } else {
+                        tracing::warn!(error = %Chain(&error), "cannot read the registry of platforms; trying again");
+                    }
+                    failing = true;
+                    RETRY
+                }
+            };
+            let heard = async {
+                match &listener {
+                    Some(listener) => listener.heard().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let lost = tokio::select! {
+                heard = heard => !heard,
+                () = tokio::time::sleep(wait) => false,
+            };
+            if lost {
+                listener = None;
+            }
+        }
+    }
+
+    /// Listens, then reads, so that no change falls in between.
+    async fn look(
+        &self,
+        listener: &mut Option<Listener>,
+        passed_on: &mut HashMap<PlatformId, Stamp>,
+    ) -> Result<(), store::Error> {
+        if listener.is_none() {
+            *listener = Some(self.database.listen_to_registry().await?);
+        }
+        let rows = self.database.registered_platforms().await?;
+        self.apply(wanted(&self.configured, &rows, &self.keys)).await;
+        for row in &rows {
+            self.pass_on(row, passed_on);
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, wanted: BTreeMap<String, Wanted>) {
+        let running = self.fleet.wanted();
+        let gone = running
+            .iter()
+            .filter(|(name, runs)| wanted.get(*name) != Some(runs));
+        let stops = gone.map(|(name, _)| async move {
+            tracing::info!(platform = %name, "its registration changed; stopping it");
+            self.fleet.stop(name).await;
+        });
+        futures_util::future::join_all(stops).await;
+        for (name, wanted) in wanted {
+            if running.get(&name) != Some(&wanted) {
+                tracing::info!(platform = %name, "starting the platform");
+                self.fleet.start(wanted);
+            }
+        }
+    }
+
+    /// Has the inventory read where somebody asked for it since the last reading, and this collector owns the platform.
+    fn pass_on(&self, row: &Registered, passed_on: &mut HashMap<PlatformId, Stamp>) {
+        let Some(asked) = row.sync_asked_at.filter(|asked| row.synced_at < Some(*asked)) else {
+            return;
+        };
+        let handle = self
+            .fleet
+            .handle(&row.name)
+            .filter(super::PlatformHandle::is_owned);
+        let Some(handle) = handle else { return };
+        if passed_on.insert(row.id, asked) == Some(asked) {
+            return;
+        }
+        // Whether it went well shows in the platform's row.
+        self.tasks.spawn_transient("sync", async move {
+            handle.discover_now().await;
+        });
+    }
+}
+
+/// What is to run, by name.
+fn wanted(
+    configured: &[config::Platform],
+    rows: &[Registered],
+    keys: &std::path::Path,
+) -> BTreeMap<String, Wanted> {
+    let is_configured = |name: &str| configured.iter().any(|platform| platform.name == name);
+    let registered = rows
+        .iter()
+        .filter(|row| row.source == Source::Registry && row.is_active && !row.in_maintenance)
+        .filter(|row| !is_configured(&row.name))
+        .map(|row| Wanted::registered(row, keys));
+    let is_paused = |name: &str| rows.iter().any(|row| row.name == name && row.in_maintenance);
+    let configured = configured
+        .iter()
+        .filter(|platform| !is_paused(&platform.name))
+        .map(|platform| Wanted::configured(platform.clone()));
+    registered
+        .chain(configured)
+        .map(|wanted| (wanted.platform.name.clone(), wanted))
+        .collect()
+}

@@ -1,0 +1,87 @@
+//! A trial of a platform: whether it can be collected with these settings, and what there is.
+//!
+//! Never does: keeping a session; changing anything on the server.
+
+use std::time::Duration;
+
+use crate::model::inventory::PowerState;
+use crate::units::Stamp;
+use crate::vsphere::{About, Error, Options, Vsphere};
+
+/// Logging out.
+const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A clock that is off by more than this is worth a word.
+const CLOCK_SKEW_MICROS: u64 = 10_000_000;
+
+/// What a trial found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// The server.
+    pub about: About,
+    /// Its clock minus ours, in microseconds.
+    pub clock_skew_micros: i64,
+    /// Hosts that the account sees.
+    pub n_hosts: usize,
+    /// VMs that the account sees, templates included.
+    pub n_vms: usize,
+    /// Those of them that run.
+    pub n_running: usize,
+    /// Counters that the server cannot give, and why; their columns stay NULL.
+    pub unusable: Vec<String>,
+}
+
+impl Trial {
+    /// What an operator should know although the trial went well.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.n_hosts == 0 && self.n_vms == 0 {
+            warnings.push(
+                "the account sees nothing: give it the Read-only role on the root folder, propagating"
+                    .to_owned(),
+            );
+        }
+        if !self.unusable.is_empty() {
+            warnings.push(format!(
+                "counters that cannot be used, their columns stay NULL: {}",
+                self.unusable.join(", ")
+            ));
+        }
+        if self.clock_skew_micros.unsigned_abs() > CLOCK_SKEW_MICROS {
+            warnings.push(format!(
+                "its clock differs from this one by {} s: check NTP on both",
+                self.clock_skew_micros / 1_000_000
+            ));
+        }
+        warnings
+    }
+}
+
+/// Logs in, looks around, and logs out. `now` is our clock.
+///
+/// # Errors
+/// When the platform cannot be collected with these settings; the message says what to do.
+pub async fn try_platform(options: Options, now: impl Fn() -> Stamp) -> Result<Trial, Error> {
+    let vsphere = Vsphere::new(options)?;
+    let found = look(&vsphere, now).await;
+    vsphere.close(LOGOUT_DEADLINE).await;
+    found
+}
+
+async fn look(vsphere: &Vsphere, now: impl Fn() -> Stamp) -> Result<Trial, Error> {
+    let about = vsphere.connect().await?;
+    let server_now = vsphere.server_time().await?;
+    let clock_skew_micros = server_now.micros_since(now());
+    let inventory = vsphere.discover().await?;
+    let running = inventory.vms.iter().filter(|vm| vm.power == PowerState::On);
+    let counters = vsphere.counters().await?;
+    Ok(Trial {
+        about,
+        clock_skew_micros,
+        n_hosts: inventory.hosts.len(),
+        n_vms: inventory.vms.len(),
+        n_running: running.count(),
+        unusable: counters.unusable().iter().map(ToString::to_string).collect(),
+    })
+}
