@@ -13,6 +13,7 @@
 //!   the filter itself was changed after two complete readings. A filter that takes nothing removes nothing.
 //! - After any failure, of server or database, everything is read again: what was told meanwhile is lost.
 
+mod absent;
 pub mod resolve;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::absent::Absent;
 use self::resolve::Resolver;
 use crate::error::Chain;
 use crate::error::Disposition;
@@ -58,7 +60,7 @@ const ONE_WAIT: Duration = Duration::from_secs(20);
 const GATHER: Duration = Duration::from_millis(500);
 
 /// An object that a complete reading lacks is looked for once more after this time.
-const CONFIRM: Duration = Duration::from_secs(60);
+pub const CONFIRM: Duration = Duration::from_secs(60);
 
 /// Everything is read anew so often, whatever was told: the server might have forgotten to tell.
 const RECONCILE: Duration = Duration::from_secs(6 * 3600);
@@ -70,6 +72,8 @@ pub struct Discovery {
     pub lease: Lease,
     /// Time between two readings of what changes without a word.
     pub interval: Duration,
+    /// Time after which an object that is missing is looked for again: [`CONFIRM`].
+    pub confirm: Duration,
     /// What of it is stored and polled.
     pub filter: Filter,
     /// Names of the custom attributes that are stored.
@@ -140,8 +144,7 @@ type Asked = Option<oneshot::Sender<DiscoveryReport>>;
 struct State {
     hosts: HashMap<MoRef, KnownHost>,
     vms: HashMap<MoRef, KnownVm>,
-    /// Stored objects that the last complete reading lacked, and since when.
-    absent: HashMap<MoRef, Instant>,
+    absent: Absent,
     /// The last complete reading held everything that is stored.
     is_whole: bool,
     /// Datacenters of the filter that are not there, as told.
@@ -315,7 +318,7 @@ impl Discovery {
             + if state.absent.is_empty() {
                 RECONCILE
             } else {
-                CONFIRM
+                self.confirm
             };
         loop {
             let next = read_at.min(anew_at).saturating_duration_since(Instant::now());
@@ -328,7 +331,7 @@ impl Discovery {
             if !changes.is_empty() {
                 let held_back = self.apply(tracker, changes, state).await?;
                 if held_back {
-                    anew_at = anew_at.min(Instant::now() + CONFIRM);
+                    anew_at = anew_at.min(Instant::now() + self.confirm);
                 }
                 tokio::time::sleep(GATHER).await;
             }
@@ -405,34 +408,29 @@ impl Discovery {
         }
         let there = resolve::references(&found);
         let stored = self.database.stored_objects(self.lease.platform).await?;
-        let now = Instant::now();
-        let absent: HashMap<MoRef, Instant> = stored
-            .into_iter()
-            .filter(|moref| !there.contains(moref))
-            .map(|moref| {
-                let since = state.absent.get(&moref).copied().unwrap_or(now);
-                (moref, since)
-            })
-            .collect();
-        let confirmed = absent.values().all(|since| now.duration_since(*since) >= CONFIRM);
+        let confirmed = state.absent.read(stored, &there, Instant::now(), self.confirm);
         let server_now = self.vsphere.server_time().await?;
         let (database, lease) = (&self.database, &self.lease);
         let known = if confirmed {
             database.sync_inventory(lease, &found, server_now).await?
         } else {
             tracing::warn!(
-                n_objects = absent.len(),
+                n_objects = state.absent.len(),
                 "objects are missing that were there before; looking again in a minute"
             );
             database.store_changes(lease, &found, &[], server_now).await?
         };
         database.store_capacity(lease, server_now).await?;
-        let may_be_there =
-            |moref: &MoRef| there.contains(moref) || (!confirmed && absent.contains_key(moref));
-        state.hosts.retain(|moref, _| may_be_there(moref));
-        state.vms.retain(|moref, _| may_be_there(moref));
+        if confirmed {
+            state.absent.clear();
+        }
+        let State {
+            hosts, vms, absent, ..
+        } = state;
+        let may_be_there = |moref: &MoRef| there.contains(moref) || absent.holds(moref);
+        hosts.retain(|moref, _| may_be_there(moref));
+        vms.retain(|moref, _| may_be_there(moref));
         state.is_whole = confirmed;
-        state.absent = if confirmed { HashMap::new() } else { absent };
         state.learn(known);
         Ok(())
     }

@@ -378,6 +378,7 @@ impl Platform {
         let discovery = Discovery {
             lease: lease.clone(),
             interval: collection.discovery_interval,
+            confirm: inventory::CONFIRM,
             filter: wanted.platform.filter.clone(),
             attributes: attributes.clone(),
             vsphere: vsphere.clone(),

@@ -321,3 +321,186 @@ fn path(mirror: &Mirror, item: &Item) -> String {
     names.reverse();
     format!("/{}", names.join("/"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An object as change tracking tells it: kind, reference, and properties as XML.
+    fn object(kind: &str, moref: &str, properties: &[(&str, &str)]) -> String {
+        let changes: String = properties
+            .iter()
+            .map(|(name, value)| {
+                format!("<changeSet><name>{name}</name><op>assign</op><val>{value}</val></changeSet>")
+            })
+            .collect();
+        format!("<objectSet><kind>enter</kind><obj type=\"{kind}\">{moref}</obj>{changes}</objectSet>")
+    }
+
+    fn entity(kind: &str, moref: &str, name: &str, parent: &str) -> String {
+        object(kind, moref, &[("name", name), ("parent", parent)])
+    }
+
+    /// Two datacenters, one in a folder, each with a cluster, a host, a datastore and a VM in a folder; a VM in a vApp.
+    fn world() -> Mirror {
+        let mut all = entity("Folder", "group-d2", "Europe", "group-d1");
+        for (n, name, above) in [(1, "Berlin", "group-d2"), (2, "Bonn", "group-d1")] {
+            all += &entity("Datacenter", &format!("datacenter-{n}"), name, above);
+            all += &entity("Folder", &format!("group-v{n}"), "vm", &format!("datacenter-{n}"));
+            all += &entity(
+                "Folder",
+                &format!("group-h{n}"),
+                "host",
+                &format!("datacenter-{n}"),
+            );
+            all += &entity(
+                "Folder",
+                &format!("group-s{n}"),
+                "datastore",
+                &format!("datacenter-{n}"),
+            );
+            all += &entity(
+                "Folder",
+                &format!("group-w{n}"),
+                "Web%2f1",
+                &format!("group-v{n}"),
+            );
+            let cluster = format!("domain-c{n}");
+            all += &entity(
+                "ClusterComputeResource",
+                &cluster,
+                "Cluster",
+                &format!("group-h{n}"),
+            );
+            all += &entity("ResourcePool", &format!("resgroup-{n}"), "Resources", &cluster);
+            all += &entity("HostSystem", &format!("host-{n}"), "esx", &cluster);
+            all += &entity(
+                "Datastore",
+                &format!("datastore-{n}"),
+                "store",
+                &format!("group-s{n}"),
+            );
+            all += &entity(
+                "VirtualMachine",
+                &format!("vm-{n}"),
+                "web",
+                &format!("group-w{n}"),
+            );
+        }
+        all += &object(
+            "VirtualMachine",
+            "vm-3",
+            &[("name", "in-vapp"), ("runtime.host", "host-1")],
+        );
+        Mirror::told(&all)
+    }
+
+    fn taken(
+        mirror: &Mirror,
+        datacenters: &[&str],
+        include: &[&str],
+        exclude: &[&str],
+    ) -> (Vec<String>, Found) {
+        let datacenters = datacenters.iter().map(ToString::to_string).collect();
+        let filter = Filter::parse(datacenters, include, exclude).unwrap();
+        let found = Resolver::new(mirror, &filter, &[]).all();
+        let mut taken: Vec<String> = references(&found.inventory)
+            .into_iter()
+            .map(ToString::to_string)
+            .collect();
+        taken.sort_unstable();
+        (taken, found)
+    }
+
+    #[test]
+    fn a_datacenter_takes_all_that_is_in_it_along() {
+        let mirror = world();
+        let (taken, found) = taken(&mirror, &["Berlin"], &[], &[]);
+        assert_eq!(
+            taken,
+            [
+                "datacenter-1",
+                "datastore-1",
+                "domain-c1",
+                "host-1",
+                "resgroup-1",
+                "vm-1",
+                "vm-3"
+            ]
+        );
+        assert!(found.inventory.shows_hosts() && found.inventory.other_hosts);
+        let filter =
+            Filter::parse(vec!["Berlin".to_owned(), "Paris".to_owned()], &[""; 0], &[""; 0]).unwrap();
+        let (unknown, shown) = unknown_datacenters(&mirror, &filter);
+        assert_eq!((unknown, shown), (vec!["Paris"], vec!["Berlin", "Bonn"]));
+    }
+
+    #[test]
+    fn hosts_and_vms_are_taken_by_the_path_that_clients_show() {
+        let mirror = world();
+        let of = |include: &[&str], exclude: &[&str]| {
+            let (mut taken, _) = taken(&mirror, &[], include, exclude);
+            taken.retain(|moref| moref.starts_with("vm-") || moref.starts_with("host-"));
+            taken
+        };
+        assert_eq!(of(&["/Europe/Berlin/vm/Web%2f1/web"], &[]), ["vm-1"]);
+        assert_eq!(of(&["/Europe/Berlin/vm/*"], &[]), ["vm-3"], "a VM in a vApp");
+        assert_eq!(of(&["/Europe/Berlin/host/Cluster/*"], &[]), ["host-1"]);
+        assert_eq!(of(&["**/host/**"], &["/Bonn/**"]), ["host-1"]);
+        assert_eq!(of(&[], &["**/web"]), ["host-1", "host-2", "vm-3"]);
+    }
+
+    #[test]
+    fn of_what_is_nowhere_nobody_says_that_the_filter_turned_it_away() {
+        let stray = entity("VirtualMachine", "vm-9", "stray", "group-unknown");
+        let mirror = Mirror::told(&stray);
+        let (taken, found) = taken(&mirror, &["Berlin"], &[], &[]);
+        assert!(taken.is_empty() && found.turned_away.is_empty());
+        let filter = Filter::parse(vec!["Bonn".to_owned()], &[""; 0], &[""; 0]).unwrap();
+        let mut turned_away = Resolver::new(&world(), &filter, &[]).all().turned_away;
+        turned_away.retain(|moref| moref.as_str().starts_with("vm-"));
+        turned_away.sort_unstable();
+        assert_eq!(turned_away, [MoRef::new("vm-1"), MoRef::new("vm-3")]);
+    }
+
+    #[test]
+    fn an_adapter_has_the_name_of_its_network_whatever_it_names_it_by() {
+        let adapter = |key: &str, backing: &str| {
+            format!(
+                "<VirtualDevice xsi:type=\"VirtualVmxnet3\"><key>{key}</key><backing>{backing}</backing></VirtualDevice>"
+            )
+        };
+        let devices = adapter("4000", "<deviceName>VM Network</deviceName>")
+            + &adapter("4001", "<port><portgroupKey>dvportgroup-7</portgroupKey></port>")
+            + &adapter(
+                "4002",
+                "<opaqueNetworkId>a-b-c</opaqueNetworkId><opaqueNetworkType>nsx.LogicalSwitch</opaqueNetworkType>",
+            )
+            + &adapter("4003", "<opaqueNetworkId>unknown</opaqueNetworkId>");
+        let summary = "<network type=\"OpaqueNetwork\">network-o8</network><name>segment</name>\
+                       <opaqueNetworkId>a-b-c</opaqueNetworkId><opaqueNetworkType>nsx.LogicalSwitch</opaqueNetworkType>";
+        let mirror = Mirror::told(
+            &(object(
+                "DistributedVirtualPortgroup",
+                "dvportgroup-7",
+                &[("name", "DMZ%2f1"), ("key", "dvportgroup-7")],
+            ) + &object(
+                "OpaqueNetwork",
+                "network-o8",
+                &[("name", "segment"), ("summary", summary)],
+            ) + &object("VirtualMachine", "vm-1", &[("config.hardware.device", &devices)])),
+        );
+        let found = Resolver::new(&mirror, &Filter::default(), &[]).all().inventory;
+        let nics = found.vms[0].details.nics.as_deref().unwrap();
+        let networks: Vec<Option<&str>> = nics.iter().map(|nic| nic.network.as_deref()).collect();
+        assert_eq!(
+            networks,
+            [
+                Some("VM Network"),
+                Some("DMZ/1"),
+                Some("segment"),
+                Some("unknown")
+            ]
+        );
+    }
+}

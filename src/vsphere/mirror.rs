@@ -115,3 +115,23 @@ impl Visit for Reading<'_> {
         }
     }
 }
+
+#[cfg(test)]
+impl Mirror {
+    /// What a first answer with these `objectSet`s makes.
+    pub(crate) fn told(object_sets: &str) -> Self {
+        let body = format!(
+            "<soapenv:Envelope xmlns:soapenv=\"http://schemas.xmlsoap.org/soap/envelope/\" \
+             xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"><soapenv:Body>\
+             <WaitForUpdatesExResponse xmlns=\"urn:vim25\"><returnval><version>1</version><filterSet>\
+             <filter type=\"PropertyFilter\">f</filter>{object_sets}</filterSet></returnval>\
+             </WaitForUpdatesExResponse></soapenv:Body></soapenv:Envelope>"
+        );
+        let (mut mirror, mut found) = (Self::default(), Changes::default());
+        let mut reading = Reading::new(&mut mirror, &mut found, false);
+        let reply = crate::soap::Reply::received("WaitForUpdatesEx", body);
+        crate::soap::methods::changes::read(&reply, &mut reading).unwrap();
+        reading.settle();
+        mirror
+    }
+}

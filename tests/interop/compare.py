@@ -23,6 +23,8 @@ from pyVmomi import vim
 DEADLINE = 120
 REPO = sys.argv[1]
 DATABASE = "virt_interop"
+# Of the custom attributes only this one is allowed.
+ATTRIBUTE = "Owner"
 ROOTS = ("group-d1", "ha-folder-root")
 CARDS = {
     vim.vm.device.VirtualE1000: "e1000",
@@ -134,7 +136,12 @@ def host(one):
     }
 
 
-def vm(one):
+def attributes(one, fields):
+    found = {fields[value.key]: value.value for value in one.customValue}
+    return {ATTRIBUTE: found[ATTRIBUTE]} if ATTRIBUTE in found else None
+
+
+def vm(one, fields):
     config, runtime, guest, storage = one.summary.config, one.runtime, one.guest, one.summary.storage
     return {
         "name": name(one), "instance_uuid": config.instanceUuid, "bios_uuid": config.uuid,
@@ -150,7 +157,7 @@ def vm(one):
         "consolidation_needed": runtime.consolidationNeeded,
         "committed_bytes": storage.committed if storage else None,
         "uncommitted_bytes": storage.uncommitted if storage else None,
-        "annotation": text(config.annotation),
+        "annotation": text(config.annotation), "custom_attributes": attributes(one, fields),
     }
 
 
@@ -260,6 +267,9 @@ def offered(content):
     entities = list(view.view)
     view.Destroy()
     portgroups = {one.key: name(one) for one in entities if isinstance(one, vim.dvs.DistributedVirtualPortgroup)}
+    # An ESXi host has none.
+    manager = content.customFieldsManager
+    fields = {field.key: field.name for field in manager.field} if manager else {}
     found = {kind: {} for kind in STORED}
     for one in entities:
         if isinstance(one, vim.Datacenter):
@@ -273,7 +283,7 @@ def offered(content):
         elif isinstance(one, vim.HostSystem):
             found["host"][moref(one)] = host(one)
         elif isinstance(one, vim.VirtualMachine):
-            found["vm"][moref(one)] = vm(one)
+            found["vm"][moref(one)] = vm(one, fields)
             for kind, parts in (("disk", disks(one)), ("nic", nics(one, portgroups)), ("snapshot", snapshots(one))):
                 for key, part in parts.items():
                     found[kind][f"{moref(one)} {key}"] = part
@@ -324,6 +334,7 @@ def run(kind, arguments, work):
         file.write(
             f'[database]\nurl = "host={socket} user=virt_writer dbname={DATABASE}"\n'
             f'[database.owner]\nurl = "host={socket} user=virt_owner dbname={DATABASE}"\n'
+            f'[inventory]\ncustom_attributes = ["{ATTRIBUTE}"]\n'
             '[admin]\nlisten = "127.0.0.1:0"\n[collection]\ndiscovery_interval = "20s"\n'
             f'[[platform]]\nname = "vcsim"\ntype = "{kind}"\nhost = "127.0.0.1"\nport = {port}\nuser = "user"\n'
             'password_file = "password"\ntls_verify = false\n')
@@ -363,6 +374,11 @@ def run(kind, arguments, work):
         for one in ("one", "two"):
             finish(machines[1].CreateSnapshot_Task(one, "why", False, False))
         finish(machines[1].ReconfigVM_Task(vim.vm.ConfigSpec(annotation="notes\nof two lines", numCPUs=2)))
+        if content.customFieldsManager:
+            for field in ("Diary", ATTRIBUTE):
+                made = content.customFieldsManager.AddCustomFieldDef(field, vim.VirtualMachine)
+                for one in machines[:2]:
+                    content.customFieldsManager.SetField(one, made.key, f"{field} of {moref(one)}")
         check("after changes")
         Disconnect(connection)
     finally:

@@ -35,7 +35,7 @@ use vsphere_simulator::{Action, Rule, Simulator, Spec};
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The commands that this test runs. Another one is to be added here, with what it may be asked.
-const COMMANDS: [&str; 5] = ["run", "check", "gaps", "key", "migrate"];
+const COMMANDS: [&str; 7] = ["run", "check", "gaps", "key", "migrate", "platform", "sync"];
 
 /// What must not be found, by what it is.
 #[derive(Default)]
@@ -300,20 +300,20 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     let of_writer = |account| store::Settings::new(&loaded.database, account, &store::Owner::random());
     let stored = store::Database::new(of_writer(&loaded.database.writer).unwrap()).unwrap();
     for (platform, damaged) in [("sealed", false), ("damaged", true)] {
-        let id = stored
-            .provision_platform(
-                platform,
-                &Address::new(PlatformKind::VCenter, "vc.example.com", 443),
-            )
-            .await
-            .unwrap()
-            .unwrap();
-        let place = Place::password_of(id.0 + i32::from(damaged));
+        let address = Address::new(PlatformKind::VCenter, "vc.example.com", 443);
+        let adding = stored.add_platform(platform, &address, true).await.unwrap();
+        let place = Place::password_of(adding.id().0 + i32::from(damaged));
         let password = secrets.password(&format!("the {platform} password"));
         let ring = key_file::load(&loaded.keys.file).unwrap();
         let sealed = ring.seal(place, &Secret::new(password)).unwrap();
-        stored.put_credential(id, &sealed).await.unwrap();
+        adding
+            .finish(&sealed.key().to_string(), sealed.bytes())
+            .await
+            .unwrap();
     }
+    let given = directory.path().join("given.password");
+    std::fs::write(&given, secrets.password("the password of added platforms") + "\n").unwrap();
+    std::fs::set_permissions(&given, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 
     // The service, while things go wrong.
     collector.start().await.unwrap();
@@ -390,6 +390,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     let first = names(&rings).remove(0);
     said += &run("key add", &config, None).await;
     let second = names(&ring()).into_iter().find(|key| *key != first).unwrap();
+    let (given, port) = (given.display(), simulator.addr().port());
     for words in [
         "check",
         "check --output json",
@@ -397,6 +398,29 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         "gaps list --output json",
         "gaps --verify",
         "gaps retry",
+        "platform list",
+        "platform list --output json",
+        "platform show sealed",
+        "platform show damaged --output json",
+        "platform test damaged",
+        "platform test refused --output json",
+        &format!("platform edit sealed --user u --untested --password-file {given}"),
+        &format!("platform edit damaged --user u --port 1 --host 127.0.0.1 --password-file {given}"),
+        &format!(
+            "platform add added --host 127.0.0.1 --port {port} --user u --tls-verify false --password-file {given}"
+        ),
+        &format!(
+            "platform add added --host 127.0.0.1 --user u --untested --output json --password-file {given}"
+        ),
+        "platform maintenance sealed on",
+        "platform maintenance sealed off --output json",
+        "platform deactivate sealed",
+        "platform activate sealed",
+        "platform accept-identity sealed",
+        "platform remove added",
+        "platform remove added --yes",
+        "sync sealed",
+        "sync nobody --output json",
         "key init",
         "key list",
         "key list --output json",
@@ -411,7 +435,15 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         said += &run(words, &config, None).await;
     }
     rings += &ring();
-    for words in ["check", "gaps", "key list", "key verify", "migrate"] {
+    for words in [
+        "check",
+        "gaps",
+        "key list",
+        "key verify",
+        "migrate",
+        "platform list",
+        "sync sealed",
+    ] {
         said += &run(words, &elsewhere, None).await;
         said += &run(words, &config, Some(Path::new("/dev/full"))).await;
     }

@@ -117,6 +117,11 @@ impl Rig {
             .unwrap()
     }
 
+    /// The database as the daemon sees it.
+    pub(crate) fn store(&self) -> virt_collector::store::Database {
+        virt_collector::store::Database::new(self.settings(Role::Writer)).unwrap()
+    }
+
     fn database_config(&self) -> virt_collector::config::Database {
         virt_collector::config::Database {
             writer: Account {

@@ -384,3 +384,80 @@ async fn every_status_can_be_stored_and_its_time_is_that_of_the_change() {
         .unwrap_err();
     assert!(matches!(error, Error::Fenced { .. }));
 }
+
+#[tokio::test]
+async fn vms_that_share_a_name_and_a_bios_uuid_are_two_and_one_that_was_registered_again_is_another() {
+    let platform = Platform::new().await;
+    let named = |moref: &str, instance: &str| Vm {
+        name: Some("copy".to_owned()),
+        instance_uuid: Some(instance.to_owned()),
+        bios_uuid: Some("4200-1".to_owned()),
+        ..vm(moref, "host-1")
+    };
+    let mut copies = inventory();
+    copies.vms[0] = named("vm-1", "one");
+    copies.vms[1] = named("vm-2", "two");
+    let known = platform
+        .store
+        .sync_inventory(&platform.lease, &copies, stamp(0))
+        .await
+        .unwrap();
+    assert_eq!(
+        known.vms.iter().map(|known| known.id).collect::<Vec<_>>(),
+        platform.vms
+    );
+
+    // Told as the server tells it: one leaves, another enters.
+    let again = Inventory {
+        vms: vec![named("vm-9", "one")],
+        ..Inventory::default()
+    };
+    let known = platform
+        .store
+        .store_changes(&platform.lease, &again, &[MoRef::new("vm-1")], stamp(20))
+        .await
+        .unwrap();
+    assert!(!platform.vms.contains(&known.vms[0].id));
+    let of = "SELECT string_agg(moref || CASE WHEN removed_at IS NULL THEN '' ELSE ' gone' END, ', ' ORDER BY vm_id) \
+              FROM virt_vm WHERE name = 'copy' AND bios_uuid = '4200-1'";
+    let all: String = platform.fixture.sql.query_one(of, &[]).await.unwrap().get(0);
+    assert_eq!(all, "vm-1 gone, vm-2, vm-9");
+}
+
+#[tokio::test]
+async fn ten_thousand_objects_in_one_change_are_all_stored_and_only_they_are_written() {
+    const MANY: usize = 10_000;
+    let platform = Platform::new().await;
+    let vms = |names: &str| Inventory {
+        vms: (10..10 + MANY)
+            .map(|n| Vm {
+                name: Some(format!("{names}-{n}")),
+                ..vm(&format!("vm-{n}"), "host-1")
+            })
+            .collect(),
+        ..Inventory::default()
+    };
+    let store = async |changed: &Inventory, gone: &[MoRef], at: i64| {
+        platform
+            .store
+            .store_changes(&platform.lease, changed, gone, stamp(at))
+            .await
+            .unwrap()
+    };
+    store(&vms("new"), &[], 0).await;
+    let known = store(&vms("renamed"), &[], 20).await;
+    assert_eq!(known.vms.len(), MANY);
+    assert!(known.vms.iter().all(|known| known.placement.is_some()));
+    let renamed = "SELECT count(*) FROM virt_vm WHERE name LIKE 'renamed-%' AND removed_at IS NULL";
+    assert_eq!(platform.fixture.number(renamed).await, 10_000);
+    let gone: Vec<MoRef> = vms("").vms.into_iter().map(|vm| vm.moref).collect();
+    store(&Inventory::default(), &gone, 40).await;
+    let there = "SELECT count(*) FROM virt_vm WHERE removed_at IS NULL";
+    assert_eq!(
+        platform.fixture.number(there).await,
+        3,
+        "the others are as they were"
+    );
+    let placed = "SELECT count(*) FROM virt_vm_placement WHERE to_time IS NULL";
+    assert_eq!(platform.fixture.number(placed).await, 3);
+}

@@ -449,6 +449,14 @@ impl Context<'_> {
         moref(out, "setting", "OptionManager", names.setting);
         moref(out, "sessionManager", "SessionManager", names.session_manager);
         moref(out, "perfManager", "PerformanceManager", names.perf_manager);
+        if self.state.kind() == PlatformKind::Vcenter {
+            moref(
+                out,
+                "customFieldsManager",
+                "CustomFieldsManager",
+                "CustomFieldsManager",
+            );
+        }
         out.push_str("</returnval>");
     }
 }

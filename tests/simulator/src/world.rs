@@ -6,7 +6,7 @@
 //!
 //! Still to come here: tasks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -159,6 +159,22 @@ pub enum Event {
         /// `green`, `yellow`, `red` or `gray`.
         status: String,
     },
+    /// A VM gets a value of a custom attribute, which comes into being with its first value.
+    SetAttribute {
+        /// MoRef.
+        vm: String,
+        /// Name of the attribute.
+        name: String,
+        /// Its value; an empty one is none.
+        value: String,
+    },
+    /// A custom attribute gets another name.
+    RenameAttribute {
+        /// Its name.
+        name: String,
+        /// Its new name.
+        to: String,
+    },
     /// A VM gets another number of vCPUs (hot-add if it runs).
     SetVcpus {
         /// MoRef.
@@ -277,6 +293,10 @@ pub(crate) struct State {
     pub(crate) version: u64,
     /// Overall status where it is not green.
     pub(crate) status: HashMap<usize, String>,
+    /// Names of custom attributes; their keys are their places.
+    pub(crate) fields: Vec<String>,
+    /// Values of custom attributes, by VM and place of the name.
+    pub(crate) attributes: BTreeMap<(usize, usize), String>,
     next_vm: usize,
     spec: Spec,
 }
@@ -586,6 +606,26 @@ impl State {
                 })?;
                 self.status.insert(index, status);
                 Ok(entity)
+            }
+            Event::SetAttribute { vm, name, value } => {
+                let index = self.need(EntityKind::Vm, &vm)?;
+                let known = self.fields.iter().position(|field| *field == name);
+                let field = known.unwrap_or_else(|| {
+                    self.fields.push(name);
+                    self.fields.len() - 1
+                });
+                if value.is_empty() {
+                    self.attributes.remove(&(index, field));
+                } else {
+                    self.attributes.insert((index, field), value);
+                }
+                Ok(vm)
+            }
+            Event::RenameAttribute { name, to } => {
+                for field in self.fields.iter_mut().filter(|field| **field == name) {
+                    field.clone_from(&to);
+                }
+                Ok(to)
             }
             Event::SetVcpus { vm, vcpus } => self.resize(&vm, vcpus, horizon),
             Event::HostLink { host, link } => self.link(&host, link, horizon),

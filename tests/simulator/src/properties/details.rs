@@ -22,6 +22,7 @@ pub(super) fn write(out: &mut String, scope: &Scope<'_>, object: &Obj, path: &st
             let running = vm.power == PowerState::PoweredOn && record.profile.tools;
             match path {
                 "config.hardware.device" => devices(out, *index, vm, record),
+                "customValue" => attributes(out, state, *index),
                 "guest.net" if running => guest_nets(out, *index, record),
                 // A guest that tells nothing has no networks; the list itself is there.
                 "guest.net" => out.push_str("<val xsi:type=\"ArrayOfGuestNicInfo\"></val>"),
@@ -36,11 +37,39 @@ pub(super) fn write(out: &mut String, scope: &Scope<'_>, object: &Obj, path: &st
             }
             management(out, *index);
         }
+        (Obj::Fields, "field") => fields(out, state),
         (Obj::Datastore(number), "host") => mounts(out, state, *number),
         (Obj::Datastore(number), "info") => volume(out, state, *number),
         _ => return None,
     }
     Some(Outcome::Written)
+}
+
+/// Keys of custom attributes begin here.
+const FIRST_FIELD: usize = 101;
+
+fn fields(out: &mut String, state: &State) {
+    out.push_str("<val xsi:type=\"ArrayOfCustomFieldDef\">");
+    for (place, name) in state.fields.iter().enumerate() {
+        out.push_str("<CustomFieldDef>");
+        element(out, "key", &(FIRST_FIELD + place).to_string());
+        element(out, "name", name);
+        element(out, "type", "string");
+        element(out, "managedObjectType", "VirtualMachine");
+        out.push_str("</CustomFieldDef>");
+    }
+    out.push_str("</val>");
+}
+
+fn attributes(out: &mut String, state: &State, vm: usize) {
+    out.push_str("<val xsi:type=\"ArrayOfCustomFieldValue\">");
+    for ((_, place), value) in state.attributes.range((vm, 0)..(vm + 1, 0)) {
+        out.push_str("<CustomFieldValue xsi:type=\"CustomFieldStringValue\">");
+        element(out, "key", &(FIRST_FIELD + place).to_string());
+        element(out, "value", value);
+        out.push_str("</CustomFieldValue>");
+    }
+    out.push_str("</val>");
 }
 
 /// Capacity of one disk.

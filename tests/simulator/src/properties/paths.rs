@@ -179,6 +179,8 @@ const CLUSTER: &[&str] = &[
     "configuration.drsConfig.enabled",
 ];
 
+const OPAQUE: &[&str] = &["name", "parent", "overallStatus", "customValue", "summary"];
+
 const PORTGROUP: &[&str] = &["name", "parent", "overallStatus", "customValue", "key"];
 
 const POOL: &[&str] = &[
@@ -311,11 +313,12 @@ pub(super) fn of_type(kind: &str) -> Option<&'static [&'static str]> {
         "Datastore" => DATASTORE,
         "ManagedEntity"
         | "Network"
-        | "OpaqueNetwork"
         | "StoragePod"
         | "DistributedVirtualSwitch"
         | "VmwareDistributedVirtualSwitch" => ENTITY,
         "DistributedVirtualPortgroup" => PORTGROUP,
+        "OpaqueNetwork" => OPAQUE,
+        "CustomFieldsManager" => &["field"],
         "PerformanceManager" => &["perfCounter", "historicalInterval"],
         "SessionManager" => &["currentSession"],
         "ServiceInstance" => &["serverClock"],
@@ -452,7 +455,7 @@ fn value(scope: &Scope<'_>, object: &Obj, path: &str) -> Value {
             };
             return Value::Status(status.unwrap_or("green").to_owned());
         }
-        // Nobody has given anything a custom attribute.
+        // What a VM has is written by `details`.
         "customValue" | "summary.customValue" => return Value::Empty("ArrayOfCustomFieldValue"),
         _ => {}
     }

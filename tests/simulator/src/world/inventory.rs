@@ -3,7 +3,7 @@
 //! Owns: morefs, names, identities and sizes, all derived from seed and number. Never changes
 //! anything after the start, except that a new VM is made here too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 
 use super::{HostLink, PowerState, Snapshot, State};
@@ -241,6 +241,8 @@ pub(super) fn build(spec: &Spec, clock: &Clock) -> State {
         epoch: 0,
         version: 0,
         status: HashMap::new(),
+        fields: Vec::new(),
+        attributes: BTreeMap::new(),
         next_vm: spec.vms + spec.templates,
         spec: spec.clone(),
     }
