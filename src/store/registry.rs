@@ -16,6 +16,7 @@ use crate::config::{Password, Platform, PlatformKind, Trust};
 use crate::model::filter::Filter;
 use crate::model::ids::PlatformId;
 use crate::store::connect::{Checkout, Database, Listener, Parameter};
+use crate::store::credential;
 use crate::store::error::{Error, Refusal};
 use crate::store::inventory::OBJECTS;
 use crate::units::Stamp;
@@ -62,11 +63,6 @@ WITH edited AS (
     RETURNING name
 )
 SELECT pg_notify('virt_registry', name)::text FROM edited";
-
-const PUT_CREDENTIAL: &str = "\
-INSERT INTO virt_platform_credential (platform_id, key_id, sealed) VALUES ($1, $2, $3)
-ON CONFLICT (platform_id) DO UPDATE
-SET key_id = excluded.key_id, sealed = excluded.sealed, sealed_at = clock_timestamp()";
 
 const SET_ACTIVE: &str = "\
 WITH changed AS (
@@ -289,20 +285,9 @@ impl Adding {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn finish(self, key_id: &str, sealed: &[u8]) -> Result<(), Error> {
-        put_credential(&self.connection, self.id, key_id, sealed).await?;
+        credential::put(&self.connection, self.id, key_id, sealed).await?;
         self.connection.commit().await
     }
-}
-
-async fn put_credential(
-    connection: &Checkout,
-    id: PlatformId,
-    key_id: &str,
-    sealed: &[u8],
-) -> Result<(), Error> {
-    let parameters: [Parameter<'_>; 3] = [(&id.0, Type::INT4), (&key_id, Type::TEXT), (&sealed, Type::BYTEA)];
-    connection.execute(PUT_CREDENTIAL, &parameters).await?;
-    Ok(())
 }
 
 impl Database {
@@ -413,7 +398,7 @@ impl Database {
             return Err(refused(&platform.name, Refusal::ChangedMeanwhile));
         }
         if let Some((key_id, sealed)) = sealed {
-            put_credential(&connection, platform.id, key_id, sealed).await?;
+            credential::put(&connection, platform.id, key_id, sealed).await?;
         }
         connection.commit().await
     }
