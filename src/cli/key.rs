@@ -20,7 +20,7 @@ use crate::store::credential::Credential;
 /// The keys that seal the passwords of platforms in the database.
 ///
 /// The passwords of platforms that were added by command are in the database, sealed with a key that is not: it is in
-/// the key ring, a file that only its owner may open ([keys] of the configuration). Whoever has the file and the
+/// the key ring, a file that only its owner may open (section keys of the configuration). Whoever has the file and the
 /// database has the passwords; without the file they are lost. Keep a copy of it, apart from the database's backups.
 ///
 /// To replace a key, and lose no sample: `key add`; give the file to every collector and restart them; `key promote`;

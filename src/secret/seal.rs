@@ -349,10 +349,8 @@ mod tests {
     fn an_envelope_of_form_1_opens_for_ever() {
         let key = key(0x2a);
         assert_eq!(key.id().to_string(), KNOWN_ID);
-        let sealed: Vec<u8> = (0..KNOWN.len() / 2)
-            .map(|at| u8::from_str_radix(&KNOWN[2 * at..2 * at + 2], 16).unwrap())
-            .collect();
-        assert_eq!(open(&key, PLACE, &sealed), Ok(PASSWORD.to_owned()));
+        let sealed = from_hex::<62>(KNOWN).unwrap();
+        assert_eq!(open(&key, PLACE, &*sealed), Ok(PASSWORD.to_owned()));
     }
 
     #[test]

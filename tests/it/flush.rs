@@ -545,8 +545,12 @@ async fn a_slot_is_free_after_the_deadline_and_a_cancelled_flush_leaves_nothing(
     let db = rig.config().database;
     let database = Database::new(Settings::new(&db, &db.writer, &Owner::random()).unwrap()).unwrap();
     let (one, one_sample) = owned(&database, PLATFORM, 1).await;
+    // Platforms take the four slots in turn; the fifth shares that of the first.
+    for name in ["second", "third", "fourth"] {
+        let address = Address::new(PlatformKind::VCenter, name, 443);
+        database.provision_platform(name, &address).await.unwrap();
+    }
     let (two, two_sample) = owned(&database, "other", 2).await;
-    // One slot for both.
     let writers = Writers::new(database.clone()).with_deadline(Duration::from_millis(700));
     let sql = superuser(&rig).await;
     let lock = "BEGIN; LOCK TABLE virt_vm_metrics IN EXCLUSIVE MODE";

@@ -288,63 +288,6 @@ async fn a_server_that_was_replaced_is_collected_once_its_identity_is_accepted()
     app.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_is_rotated_while_the_daemon_runs_and_no_sample_is_lost() {
-    let desk = Desk::new().await;
-    let directory = desk.rig.directory.path().to_owned();
-    let config = format!(
-        "[database]\nurl = \"{}\"\n[keys]\nfile = \"keyring\"\n",
-        desk.rig.database.url(Role::Writer)
-    );
-    std::fs::write(directory.join("config.toml"), config).unwrap();
-    let key = async |words: &str| {
-        let (directory, words) = (directory.clone(), format!("key {words}"));
-        let run = move || run(&directory, &words.split(' ').collect::<Vec<_>>(), "");
-        let (code, text) = tokio::task::spawn_blocking(run).await.unwrap();
-        assert_eq!(code, 0, "{text}");
-    };
-    let first = desk.ring.primary();
-    let app = App::start(desk.config(), recorder()).await.unwrap();
-    desk.add(PLATFORM, &desk.address(), desk.rig.simulator.credentials().1)
-        .await;
-    assert_eq!(poll(&app, PLATFORM).await.error, None);
-    app.platform(PLATFORM).unwrap().back_fill_now().await.unwrap();
-    let minute = std::time::Duration::from_secs(60);
-    // A login needs the password, and so the key of the moment.
-    let another_login = async |app: &App| {
-        desk.rig.simulator.sessions().expire_all();
-        desk.rig.pass(minute);
-        // The daemon hears of a new seal a moment after it is made.
-        until(async || poll(app, PLATFORM).await.error.is_none()).await;
-    };
-
-    key("add").await;
-    let ring = key_file::load(&desk.rig.keys_file()).unwrap();
-    let second = ring.ids().find(|id| *id != first).unwrap();
-    another_login(&app).await;
-    app.stop().await.unwrap();
-    desk.rig.pass(minute * 20);
-    let app = App::start(desk.config(), recorder()).await.unwrap();
-    assert_eq!(poll(&app, PLATFORM).await.error, None);
-    app.platform(PLATFORM).unwrap().back_fill_now().await.unwrap();
-    key(&format!("promote {second}")).await;
-    another_login(&app).await;
-    key("rewrap").await;
-    another_login(&app).await;
-    key(&format!("retire {first}")).await;
-    another_login(&app).await;
-
-    let ring = key_file::load(&desk.rig.keys_file()).unwrap();
-    assert_eq!(ring.ids().collect::<Vec<_>>(), [second]);
-    let verdict = desk.rig.verdict().await;
-    assert!(
-        verdict.is_clean() && verdict.explained == 0,
-        "{}",
-        verdict.report()
-    );
-    app.stop().await.unwrap();
-}
-
 /// The binary, with its standard input.
 fn run(directory: &Path, arguments: &[&str], input: &str) -> (i32, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_virt-collector"))

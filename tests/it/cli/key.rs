@@ -2,15 +2,21 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use support::database::{Database, Role};
+use support::process;
 use tokio_postgres::Client;
-use virt_collector::config::PlatformKind;
+use virt_collector::app::App;
+use virt_collector::collect::live::PollReport;
+use virt_collector::config::{Config, PlatformKind};
+use virt_collector::model::ids::PlatformId;
 use virt_collector::secret::{Place, Secret, key_file};
 use virt_collector::store;
+use virt_collector::store::registry::Address;
 
 use super::run;
-use virt_collector::store::registry::Address;
+use crate::rig::{PLATFORM, Rig, assert_clean, recorder, small};
 
 /// A migrated database, a configuration that names it, and whoever runs commands there.
 struct Operator {
@@ -65,22 +71,22 @@ impl Operator {
         self.directory.path().join("keyring")
     }
 
-    /// Stores a password as the commands that add platforms do.
+    /// Stores a password as the commands of the registry do.
     async fn set_password(&self, platform: &str, password: &str) {
-        let id = self
-            .store
-            .provision_platform(
-                platform,
-                &Address::new(PlatformKind::VCenter, "vc.example.com", 443),
-            )
-            .await
-            .unwrap()
-            .unwrap();
-        let sealed = key_file::load(&self.ring())
-            .unwrap()
-            .seal(Place::password_of(id.0), &Secret::new(password))
-            .unwrap();
-        self.store.put_credential(id, &sealed).await.unwrap();
+        let ring = key_file::load(&self.ring()).unwrap();
+        let seal = |id: PlatformId| {
+            ring.seal(Place::password_of(id.0), &Secret::new(password))
+                .unwrap()
+        };
+        let address = Address::new(PlatformKind::VCenter, "vc.example.com", 443);
+        if let Ok(row) = self.store.registered_platform(platform).await {
+            let sealed = Some(&seal(row.id));
+            self.store.edit_platform(&row, &address, sealed).await.unwrap();
+        } else {
+            let adding = self.store.add_platform(platform, &address, true).await.unwrap();
+            let sealed = seal(adding.id());
+            adding.finish(&sealed).await.unwrap();
+        }
     }
 }
 
@@ -289,4 +295,96 @@ async fn a_key_ring_that_cannot_be_used_says_why_and_what_to_do() {
             .count(),
         2
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_key_is_replaced_no_sample_is_lost() {
+    let rig = Rig::new(small()).await;
+    let text = format!("[database]\nurl = \"{}\"\n", rig.database.url(Role::Writer));
+    let path = rig.directory.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    // Off the runtime's threads: the simulator answers on them.
+    let command = async |words: &str| {
+        let words = words.to_owned();
+        let path = path.clone();
+        let (code, text) = tokio::task::spawn_blocking(move || {
+            let mut words: Vec<&str> = words.split_whitespace().collect();
+            words.extend(["--config", path.to_str().unwrap()]);
+            run(&words)
+        })
+        .await
+        .unwrap();
+        assert_eq!(code, 0, "{text}");
+        text
+    };
+    let keys = || -> Vec<String> {
+        let ring = key_file::load(&rig.keys_file()).unwrap();
+        ring.ids().map(|key| key.to_string()).collect()
+    };
+    let config = || Config {
+        platforms: Vec::new(),
+        ..rig.config()
+    };
+    command("key init").await;
+    command(&format!(
+        "platform add {PLATFORM} --host 127.0.0.1 --port {} --user {} --thumbprint {} --password-file {}",
+        rig.simulator.addr().port(),
+        rig.simulator.credentials().0,
+        rig.simulator.leaf_sha256_thumbprint().unwrap(),
+        rig.password_file().display()
+    ))
+    .await;
+    let app = App::start(config(), recorder()).await.unwrap();
+    polled(&app).await;
+
+    command("key add").await;
+    let [first, second] = keys().try_into().unwrap();
+    rig.pass(Duration::from_secs(20 * 60));
+    app.stop().await.unwrap();
+    rig.pass(Duration::from_secs(10 * 60));
+    let app = App::start(config(), recorder()).await.unwrap();
+    polled(&app).await;
+
+    command(&format!("key promote {second}")).await;
+    let logins = || rig.simulator.sessions().stats().logins;
+    let before = logins();
+    command("key rewrap").await;
+    // The running collector takes up the new seal, and the old key is needed no more.
+    let taken_up = || async move {
+        if logins() > before {
+            Ok(())
+        } else {
+            Err("no login".to_owned())
+        }
+    };
+    process::until("the new seal to be used", Duration::from_secs(60), taken_up)
+        .await
+        .unwrap();
+    command(&format!("key retire {first}")).await;
+    assert_eq!(keys(), [second]);
+    rig.pass(Duration::from_secs(2 * 60));
+    rig.simulator.sessions().expire_all();
+    polled(&app).await;
+    app.platform(PLATFORM).unwrap().back_fill_now().await.unwrap();
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_eq!(rig.simulator.sessions().stats().failed_logins, 0);
+    app.stop().await.unwrap();
+}
+
+/// Polls until a poll goes well: a platform that is being stopped has none, and one that starts has no session yet.
+async fn polled(app: &App) {
+    let poll = || async {
+        let Some(platform) = app.platform(PLATFORM) else {
+            return Err("it does not run".to_owned());
+        };
+        match platform.poll_now().await {
+            Some(PollReport { error: None, .. }) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    process::until("a poll that goes well", Duration::from_secs(60), poll)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
 }

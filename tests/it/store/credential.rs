@@ -1,108 +1,58 @@
 //! Sealed passwords as rows.
 
-use virt_collector::secret::{KeyRing, Place, Secret};
+use virt_collector::secret::{KeyRing, Place, Sealed, Secret};
 use virt_collector::store::credential::Credential;
-
-use super::*;
 use virt_collector::store::registry::Address;
 
-async fn registered(store: &Database, name: &str) -> PlatformId {
-    store
-        .provision_platform(name, &Address::new(PlatformKind::VCenter, "vc.example.com", 443))
-        .await
-        .unwrap()
+use super::*;
+
+fn address() -> Address {
+    Address::new(PlatformKind::VCenter, "vc.example.com", 443)
+}
+
+fn seal(ring: &KeyRing, platform: PlatformId, password: &str) -> Sealed {
+    ring.seal(Place::password_of(platform.0), &Secret::new(password))
         .unwrap()
 }
 
-#[tokio::test]
-async fn a_sealed_password_is_stored_read_replaced_and_removed() {
-    let fixture = Fixture::new().await;
-    let store = fixture.store("a");
-    let ring = KeyRing::generate().unwrap();
-    let seal = |platform: PlatformId, password: &str| {
-        ring.seal(Place::password_of(platform.0), &Secret::new(password))
-            .unwrap()
-    };
-    let (munich, berlin) = (
-        registered(&store, "munich").await,
-        registered(&store, "berlin").await,
-    );
-    assert_eq!(store.credential(berlin).await.unwrap(), None);
-    assert_eq!(store.credentials().await.unwrap(), []);
-
-    let sealed = seal(berlin, "one");
-    store.put_credential(berlin, &sealed).await.unwrap();
-    assert_eq!(
-        store.credential(berlin).await.unwrap().as_deref(),
-        Some(sealed.bytes())
-    );
-    assert_eq!(store.credential(munich).await.unwrap(), None);
-    let replaced = seal(berlin, "two");
-    store.put_credential(berlin, &replaced).await.unwrap();
-    store
-        .put_credential(munich, &seal(munich, "three"))
-        .await
-        .unwrap();
-    let all = store.credentials().await.unwrap();
-    assert_eq!(
-        all[0],
-        Credential {
-            platform: berlin,
-            name: "berlin".to_owned(),
-            sealed: replaced.bytes().to_vec(),
-        }
-    );
-    assert_eq!(all.len(), 2);
-    let key: String = fixture
-        .sql
-        .query_one(
-            "SELECT key_id FROM virt_platform_credential WHERE platform_id = $1",
-            &[&berlin.0],
-        )
-        .await
-        .unwrap()
-        .get(0);
-    assert_eq!(key, ring.primary().to_string());
-
-    assert!(store.delete_credential(berlin).await.unwrap());
-    assert!(!store.delete_credential(berlin).await.unwrap());
-    assert_eq!(store.credential(berlin).await.unwrap(), None);
-
-    // Of a platform that is not there.
-    let unknown = PlatformId(4711);
-    let refused = store
-        .put_credential(unknown, &seal(unknown, "four"))
-        .await
-        .unwrap_err();
-    assert_eq!(refused.class(), Class::Data, "{}", said(&refused));
+/// A platform of the registry with a password.
+async fn added(store: &Database, ring: &KeyRing, name: &str, password: &str) -> PlatformId {
+    let adding = store.add_platform(name, &address(), true).await.unwrap();
+    let id = adding.id();
+    let sealed = seal(ring, id, password);
+    adding.finish(&sealed).await.unwrap();
+    id
 }
 
 #[tokio::test]
-async fn collectors_hear_of_a_new_password_and_not_of_a_new_seal() {
+async fn a_new_seal_takes_the_place_of_the_one_that_was_read_and_collectors_hear_of_it() {
     let fixture = Fixture::new().await;
     let store = fixture.store("a");
     let mut ring = KeyRing::generate().unwrap();
-    let platform = registered(&store, "berlin").await;
-    let place = Place::password_of(platform.0);
-    let revision = "SELECT revision FROM virt_platform";
-    let before = fixture.number(revision).await;
-    store
-        .put_credential(platform, &ring.seal(place, &Secret::new("one")).unwrap())
-        .await
-        .unwrap();
-    assert_eq!(fixture.number(revision).await, before + 1);
+    assert_eq!(store.credentials().await.unwrap(), []);
+    let munich = added(&store, &ring, "munich", "one").await;
+    let berlin = added(&store, &ring, "berlin", "two").await;
+    let read = store.credentials().await.unwrap();
+    let names: Vec<(PlatformId, &str)> = read
+        .iter()
+        .map(|Credential { platform, name, .. }| (*platform, name.as_str()))
+        .collect();
+    assert_eq!(names, [(berlin, "berlin"), (munich, "munich")]);
 
     let key = ring.add().unwrap();
     ring.promote(key).unwrap();
-    let read = store.credentials().await.unwrap().remove(0);
-    let password = ring.open(place, &read.sealed).unwrap();
-    let anew = ring.seal(place, &password).unwrap();
-    assert!(store.reseal_credential(&read, &anew).await.unwrap());
-    assert_eq!(fixture.number(revision).await, before + 1);
-    assert_eq!(
-        store.credential(platform).await.unwrap().as_deref(),
-        Some(anew.bytes())
-    );
+    let password = ring.open(Place::password_of(berlin.0), &read[0].sealed).unwrap();
+    let listener = store.listen_to_registry().await.unwrap();
+    let anew = seal(&ring, berlin, password.expose());
+    assert!(store.reseal_credential(&read[0], &anew).await.unwrap());
+    assert!(listener.heard().await);
+    let stored = store.credentials().await.unwrap();
+    assert_eq!(stored[0].sealed, anew.bytes());
+    assert_eq!(stored[1], read[1]);
+    let keys = "SELECT count(*) FROM virt_platform_credential WHERE key_id = ";
+    for id in ring.ids() {
+        assert_eq!(fixture.number(&format!("{keys}'{id}'")).await, 1, "{id}");
+    }
 }
 
 #[tokio::test]
@@ -110,19 +60,22 @@ async fn a_password_that_was_set_meanwhile_is_not_replaced_by_a_new_seal_of_the_
     let fixture = Fixture::new().await;
     let store = fixture.store("a");
     let ring = KeyRing::generate().unwrap();
-    let platform = registered(&store, "berlin").await;
-    let place = Place::password_of(platform.0);
-    let seal = |password: &str| ring.seal(place, &Secret::new(password)).unwrap();
-    store.put_credential(platform, &seal("one")).await.unwrap();
+    let platform = added(&store, &ring, "berlin", "one").await;
     let read = store.credentials().await.unwrap().remove(0);
 
-    store.put_credential(platform, &seal("two")).await.unwrap();
-    assert!(!store.reseal_credential(&read, &seal("one")).await.unwrap());
-    let stored = store.credential(platform).await.unwrap().unwrap();
-    assert_eq!(ring.open(place, &stored).unwrap().expose(), "two");
-    store.delete_credential(platform).await.unwrap();
-    assert!(!store.reseal_credential(&read, &seal("one")).await.unwrap());
-    assert_eq!(store.credential(platform).await.unwrap(), None);
+    let row = store.registered_platform("berlin").await.unwrap();
+    let set = seal(&ring, platform, "two");
+    store.edit_platform(&row, &address(), Some(&set)).await.unwrap();
+    let late = seal(&ring, platform, "one");
+    assert!(!store.reseal_credential(&read, &late).await.unwrap());
+    let stored = store.credentials().await.unwrap().remove(0);
+    assert_eq!(stored.sealed, set.bytes());
+
+    // Nor does it come back after its platform was removed.
+    let row = store.registered_platform("berlin").await.unwrap();
+    store.remove_platform(&row).await.unwrap();
+    assert!(!store.reseal_credential(&stored, &late).await.unwrap());
+    assert_eq!(store.credentials().await.unwrap(), []);
 }
 
 #[tokio::test]
