@@ -416,7 +416,7 @@ impl Discovery {
         } else {
             tracing::warn!(
                 n_objects = state.absent.len(),
-                "objects are missing that were there before; looking again in a minute"
+                "stored objects are missing, or the filter leaves them out; looking again in a minute"
             );
             database.store_changes(lease, &found, &[], server_now).await?
         };

@@ -421,7 +421,8 @@ mod tests {
             prop_assert!(pattern.matches(&names));
             prop_assert_eq!(pattern.to_string().parse::<Pattern>(), Ok(pattern));
             if let Ok(pattern) = text.parse::<Pattern>() {
-                let _: bool = pattern.matches(&names);
+                let matched = pattern.matches(&names);
+                prop_assert!(!matched || pattern.to_string() == text);
             }
         }
     }

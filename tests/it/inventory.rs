@@ -1,13 +1,15 @@
 //! The inventory: what changes on the server is in SQL at once, and nothing goes by mistake.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::database::Role;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use virt_collector::inventory::{Discovery, Health};
 use virt_collector::model::filter::Filter;
 use virt_collector::store::{Database, Lease, Owner};
+use virt_collector::supervise::Tasks;
 use virt_collector::supervise::trigger::trigger;
 use virt_collector::telemetry::metrics::PlatformMetrics;
 use virt_collector::vsphere;
@@ -440,14 +442,13 @@ async fn allowed_custom_attributes_are_stored_and_followed_and_no_others() {
 struct Loop {
     database: Database,
     lease: Lease,
-    stopping: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    tasks: Tasks,
 }
 
 impl Loop {
     async fn start(rig: &Rig, confirm: Duration) -> Self {
         let config = rig.config();
-        let platform = &config.platforms[0];
+        let platform = config.platforms.first().unwrap();
         let database = rig.store();
         let id = database
             .provision_platform(
@@ -483,19 +484,18 @@ impl Loop {
             triggered,
             metrics: PlatformMetrics::new("lab"),
         };
-        let stopping = CancellationToken::new();
-        let task = tokio::spawn(discovery.run(stopping.clone()));
+        let tasks = Tasks::new();
+        tasks.spawn("discovery", discovery.run(tasks.stopping()));
         Self {
             database,
             lease,
-            stopping,
-            task,
+            tasks,
         }
     }
 
     async fn stop(self) {
-        self.stopping.cancel();
-        self.task.await.unwrap();
+        self.tasks.stop();
+        assert!(self.tasks.join(Duration::from_secs(60)).await.is_empty());
         self.database.release_lease(&self.lease).await.unwrap();
     }
 }
