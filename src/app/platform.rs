@@ -47,9 +47,9 @@ use crate::supervise::Tasks;
 use crate::supervise::trigger::Trigger;
 use crate::supervise::trigger::Triggered;
 use crate::supervise::trigger::trigger;
-use crate::telemetry::metrics;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::PlatformMetrics;
+use crate::telemetry::metrics::platform_status;
 use crate::units::Stamp;
 use crate::vsphere;
 use crate::vsphere::Vsphere;
@@ -194,7 +194,7 @@ impl Platform {
                 self.collect(lease, &tasks).await;
                 self.owned.store(false, Ordering::Relaxed);
                 self.metrics.lease(false);
-                metrics::platform_status(&self.parts.wanted.platform.name, PlatformState::Disconnected);
+                platform_status(&self.parts.wanted.platform.name, PlatformState::Disconnected);
             }
         }
         .instrument(span)

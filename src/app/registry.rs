@@ -29,7 +29,7 @@ use crate::store;
 use crate::store::registry::{Registered, Source};
 use crate::store::{Database, Listener};
 use crate::supervise::Tasks;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::platform_status;
 use crate::units::Stamp;
 
 /// How often the registry is read although nothing was heard.
@@ -161,7 +161,7 @@ impl Registry {
         self.apply(wanted(&self.configured, &rows, &self.keys)).await;
         for row in &rows {
             if row.in_maintenance {
-                metrics::platform_status(&row.name, PlatformState::Maintenance);
+                platform_status(&row.name, PlatformState::Maintenance);
             }
             self.pass_on(row, passed_on);
         }

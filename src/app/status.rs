@@ -16,7 +16,7 @@ use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
 use crate::store::Database;
 use crate::store::Lease;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::platform_status;
 
 /// How often a status is written although nothing changed: a sign of life in the table.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ impl Status {
             if told.as_ref() != Some(&status) {
                 tell(told.as_ref(), &status);
             }
-            metrics::platform_status(&self.platform, status.state);
+            platform_status(&self.platform, status.state);
             told = Some(status.clone());
             if let Err(error) = self.database.set_status(&self.lease, &status).await {
                 tracing::debug!(error = %Chain(&error), "cannot write the platform's status");
