@@ -374,11 +374,6 @@ def run(kind, arguments, work):
         for one in ("one", "two"):
             finish(machines[1].CreateSnapshot_Task(one, "why", False, False))
         finish(machines[1].ReconfigVM_Task(vim.vm.ConfigSpec(annotation="notes\nof two lines", numCPUs=2)))
-        if content.customFieldsManager:
-            for field in ("Diary", ATTRIBUTE):
-                made = content.customFieldsManager.AddCustomFieldDef(field, vim.VirtualMachine)
-                for one in machines[:2]:
-                    content.customFieldsManager.SetField(one, made.key, f"{field} of {moref(one)}")
         check("after changes")
         Disconnect(connection)
     finally:
