@@ -305,6 +305,15 @@ impl Vsphere {
         self.inner.pool.with_session(call).await
     }
 
+    /// The roles of the account on the root folder: vSphere's own by name, a site's by number.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn roles(&self) -> Result<Vec<String>, Error> {
+        let call = |session: Pinned| async move { discovery::roles(&session).await.map_err(Error::Soap) };
+        self.inner.pool.with_session(call).await
+    }
+
     /// All hosts and VMs. An answer without any is returned as it is: the caller must not take it for a removal.
     ///
     /// # Errors

@@ -174,6 +174,9 @@ pub(super) fn trial_sentence(trial: &Trial, trust: &Trust) -> String {
         counted(trial.n_vms, "VM"),
         trial.n_running,
     );
+    if !trial.roles.is_empty() {
+        message.push_str(&format!("; as {}", trial.roles.join(", ")));
+    }
     for warning in trial.warnings() {
         message.push_str("; ");
         message.push_str(&warning);

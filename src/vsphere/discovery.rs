@@ -29,6 +29,9 @@ use crate::soap::xml::Reader;
 const HOST: &str = "HostSystem";
 const VM: &str = "VirtualMachine";
 
+/// An account has one role, or a few by its groups.
+const ROLES_LIMIT: usize = 16;
+
 /// Names of vSphere have up to 80 characters, each up to three when escaped. Longer ones are cut, so that a
 /// broken server cannot fill the database.
 const NAME_CHARACTERS: usize = 255;
@@ -104,6 +107,47 @@ impl Visit for Lists {
                 .entry(vm.moref)
                 .and_modify(|other| *other = None)
                 .or_insert_with(|| Some(host.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// What the account is on the root folder. A server that does not say is no failure.
+pub(crate) async fn roles(session: &Pinned) -> Result<Vec<String>, Error> {
+    let wanted = [Wanted {
+        kind: "Folder",
+        paths: &["effectiveRole"],
+    }];
+    let from = properties::From::Object(&session.content().root_folder);
+    let (roles, _withheld) = properties::retrieve::<Roles>(session, from, &wanted).await?;
+    Ok(roles.names)
+}
+
+#[derive(Debug, Default)]
+struct Roles {
+    names: Vec<String>,
+}
+
+impl Visit for Roles {
+    fn object(&mut self, _object: Object) {}
+
+    fn property(&mut self, path: &str, _value: &Element<'_>, xml: &mut Reader<'_>) -> Result<(), xml::Error> {
+        if path != "effectiveRole" {
+            return xml.skip();
+        }
+        while let Some(_role) = xml.next_child()? {
+            // Numbers of the system's roles as in the API reference, AuthorizationRole.
+            let name = match &*xml.text()? {
+                "-1" => "Administrator".to_owned(),
+                "-2" => "Read-only".to_owned(),
+                "-3" => "View".to_owned(),
+                "-4" => "Anonymous".to_owned(),
+                "-5" => "No access".to_owned(),
+                other => format!("role {}", xml::cut(other)),
+            };
+            if self.names.len() < ROLES_LIMIT {
+                self.names.push(name);
+            }
         }
         Ok(())
     }

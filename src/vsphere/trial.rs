@@ -27,6 +27,8 @@ pub struct Trial {
     pub n_vms: usize,
     /// Those of them that run.
     pub n_running: usize,
+    /// What the account is on the root folder: vSphere's own roles by name, a site's by number.
+    pub roles: Vec<String>,
     /// Counters that the server cannot give, and why; their columns stay NULL.
     pub unusable: Vec<String>,
 }
@@ -73,6 +75,7 @@ async fn look(vsphere: &Vsphere, now: impl Fn() -> Stamp) -> Result<Trial, Error
     let about = vsphere.connect().await?;
     let server_now = vsphere.server_time().await?;
     let clock_skew_micros = server_now.micros_since(now());
+    let roles = vsphere.roles().await?;
     let inventory = vsphere.discover().await?;
     let running = inventory.vms.iter().filter(|vm| vm.power == PowerState::On);
     let counters = vsphere.counters().await?;
@@ -82,6 +85,7 @@ async fn look(vsphere: &Vsphere, now: impl Fn() -> Stamp) -> Result<Trial, Error
         n_hosts: inventory.hosts.len(),
         n_vms: inventory.vms.len(),
         n_running: running.count(),
+        roles,
         unusable: counters.unusable().iter().map(ToString::to_string).collect(),
     })
 }

@@ -419,7 +419,13 @@ async fn the_commands_say_what_is_wrong_and_keep_what_is_right() {
     )
     .await;
     assert!(!shown.contains(password.trim_end()), "{shown}");
-    says(&["platform", "test", "lab"], "", 0, &["lab: ok", "3 hosts"]).await;
+    says(
+        &["platform", "test", "lab"],
+        "",
+        0,
+        &["lab: ok", "3 hosts", "; as Read-only"],
+    )
+    .await;
     says(
         &["platform", "test", "lab", "--output", "json"],
         "",

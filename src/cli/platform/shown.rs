@@ -23,7 +23,7 @@ pub(super) fn trial_json(trial: &Trial) -> Value {
         "server": about.full_name, "version": about.version, "build": about.build,
         "api_type": about.kind.api_type(), "api_version": about.api_version, "identity": about.identity,
         "clock_skew_ms": trial.clock_skew_micros / 1000,
-        "hosts": trial.n_hosts, "vms": trial.n_vms, "vms_powered_on": trial.n_running,
+        "roles": trial.roles, "hosts": trial.n_hosts, "vms": trial.n_vms, "vms_powered_on": trial.n_running,
         "unusable_counters": trial.unusable, "warnings": trial.warnings(),
     })
 }

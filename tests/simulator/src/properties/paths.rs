@@ -36,7 +36,12 @@ enum Value {
     Refs(Vec<Obj>),
     /// An array of this type with nothing in it; unlike an unset property it is there.
     Empty(&'static str),
+    /// Roles by number, of which those of vSphere itself are negative.
+    Roles(&'static [i32]),
 }
+
+/// The role of the one account that there is.
+const READ_ONLY: i32 = -2;
 
 const ENTITY: &[&str] = &["name", "parent", "overallStatus", "customValue"];
 
@@ -140,6 +145,7 @@ const FOLDER: &[&str] = &[
     "parent",
     "overallStatus",
     "customValue",
+    "effectiveRole",
     "childType",
     "childEntity",
 ];
@@ -414,6 +420,13 @@ fn typed(out: &mut String, state: &State, value: Value) -> Outcome {
             out.push_str("</val>");
         }
         Value::Empty(array) => scalar(out, array, ""),
+        Value::Roles(roles) => {
+            out.push_str("<val xsi:type=\"ArrayOfInt\">");
+            for role in roles {
+                element(out, "int", &role.to_string());
+            }
+            out.push_str("</val>");
+        }
     }
     Outcome::Written
 }
@@ -440,7 +453,7 @@ fn plain(out: &mut String, state: &State, name: &str, value: Value) {
             }
         }
         // In a structure an empty array is no element at all.
-        Value::Empty(_) => {}
+        Value::Empty(_) | Value::Roles(_) => {}
     }
 }
 
@@ -457,6 +470,7 @@ fn value(scope: &Scope<'_>, object: &Obj, path: &str) -> Value {
         }
         // What a VM has is written by `details`.
         "customValue" | "summary.customValue" => return Value::Empty("ArrayOfCustomFieldValue"),
+        "effectiveRole" => return Value::Roles(&[READ_ONLY]),
         _ => {}
     }
     match object {
