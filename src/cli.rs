@@ -9,6 +9,13 @@
     reason = "this module is what talks to the terminal"
 )]
 
+/// Prints a line of a result. Whoever reads it may have gone, as `head` goes: then the rest is for nobody.
+macro_rules! say {
+    ($($part:tt)*) => {
+        $crate::cli::print(format_args!($($part)*))
+    };
+}
+
 mod check;
 mod gaps;
 mod key;
@@ -19,6 +26,9 @@ mod run;
 mod sync;
 
 use std::error::Error;
+use std::fmt;
+use std::io;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -182,6 +192,14 @@ pub fn main() -> ExitCode {
             }
             failure.exit_code()
         }
+    }
+}
+
+/// As [`println`], which panics for want of a reader, too.
+fn print(line: fmt::Arguments<'_>) {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => println!("{line}"),
+        _ => {}
     }
 }
 

@@ -104,7 +104,7 @@ impl Check {
             let ok = tried.iter().all(|tried| tried.ok);
             if self.output == Output::Json {
                 let document = serde_json::json!({ "ok": ok, "checks": tried });
-                println!("{document:#}");
+                say!("{document:#}");
             }
             if ok { Ok(()) } else { Err(Failure::Told) }
         })
@@ -117,7 +117,7 @@ impl Check {
                 name, ok, message, ..
             } in tried
             {
-                println!("{name:<16} {:<6}  {message}", if *ok { "ok" } else { "FAILED" });
+                say!("{name:<16} {:<6}  {message}", if *ok { "ok" } else { "FAILED" });
             }
         }
     }

@@ -86,12 +86,12 @@ impl Gaps {
                 let n_gaps = database.retry_gaps(platform, not_before).await.map_err(failed)?;
                 match self.output {
                     Output::Text => {
-                        println!(
+                        say!(
                             "reopened {}; the running service asks the source again",
                             counted(n_gaps, "gap")
                         );
                     }
-                    Output::Json => println!("{}", serde_json::json!({ "reopened": n_gaps })),
+                    Output::Json => say!("{}", serde_json::json!({ "reopened": n_gaps })),
                 }
             }
         }
@@ -101,11 +101,11 @@ impl Gaps {
     fn print<T>(&self, lines: &[T], line: impl Fn(&T) -> serde_json::Value, nothing: &str) {
         let values: Vec<serde_json::Value> = lines.iter().map(line).collect();
         match self.output {
-            Output::Json => println!("{:#}", serde_json::Value::Array(values)),
-            Output::Text if values.is_empty() => println!("{nothing}"),
+            Output::Json => say!("{:#}", serde_json::Value::Array(values)),
+            Output::Text if values.is_empty() => say!("{nothing}"),
             Output::Text => {
                 for value in values {
-                    println!("{}", sentence(&value));
+                    say!("{}", sentence(&value));
                 }
             }
         }

@@ -291,8 +291,8 @@ impl Key {
 
     fn say(&self, json: &serde_json::Value, text: &str) {
         match self.output {
-            Output::Text => println!("{text}"),
-            Output::Json => println!("{json:#}"),
+            Output::Text => say!("{text}"),
+            Output::Json => say!("{json:#}"),
         }
     }
 }

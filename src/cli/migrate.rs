@@ -28,7 +28,7 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) fn execute(self) -> Result<(), Failure> {
         if self.bootstrap_sql {
-            print!("{}", store::BOOTSTRAP_SQL);
+            say!("{}", store::BOOTSTRAP_SQL.trim_end());
             return Ok(());
         }
         let database = self.file.load()?.database;
@@ -37,23 +37,25 @@ impl Migrate {
         block_on(async {
             if self.dry_run {
                 let plan = migrate::plan(&settings).await.map_err(Failure::other)?;
-                println!("schema version {} in {}", plan.version, settings.target());
+                say!("schema version {} in {}", plan.version, settings.target());
                 if plan.pending.is_empty() {
-                    println!("nothing to do");
+                    say!("nothing to do");
                 }
                 for migration in plan.pending {
-                    println!("would apply {:04} {}", migration.version, migration.name);
+                    say!("would apply {:04} {}", migration.version, migration.name);
                 }
                 return Ok(());
             }
             let done = migrate::apply(&settings).await.map_err(Failure::other)?;
             if done.is_empty() {
-                println!("schema version {} is current, nothing to do", migrate::newest());
+                say!("schema version {} is current, nothing to do", migrate::newest());
             }
             for step in done {
-                println!(
+                say!(
                     "applied {:04} {} in {:.1?}",
-                    step.migration.version, step.migration.name, step.took
+                    step.migration.version,
+                    step.migration.name,
+                    step.took
                 );
             }
             Ok(())

@@ -224,7 +224,7 @@ impl Desk {
             Ok(trial) => Ok(Some(trial)),
             Err(failed) => {
                 if self.output == Output::Json {
-                    println!("{:#}", failed.json(name));
+                    say!("{:#}", failed.json(name));
                     return Err(Failure::Told);
                 }
                 Err(Failure::other(Problem::Trial {
@@ -264,19 +264,19 @@ impl Desk {
     ) -> Result<(), Failure> {
         if self.output == Output::Json {
             let platform = self.find(name).await?;
-            println!(
+            say!(
                 "{:#}",
                 json!({ "ok": true, "platform": shown(&platform), "trial": trial.map(trial_json) })
             );
             return Ok(());
         }
         let found = trial.map_or_else(|| "not tried".to_owned(), |trial| trial_sentence(trial, trust));
-        println!("{done} {name}: {found}");
+        say!("{done} {name}: {found}");
         let collectors = self.database.collectors().await.map_err(Failure::other)?;
         if collectors.live.is_empty() {
-            println!("no collector runs on this database: start the service to have it collected");
+            say!("no collector runs on this database: start the service to have it collected");
         } else {
-            println!("the running service follows within seconds: virt-collector platform show {name}");
+            say!("the running service follows within seconds: virt-collector platform show {name}");
         }
         Ok(())
     }
@@ -302,16 +302,16 @@ impl Desk {
         let is_well = tried.is_ok();
         match (self.output, tried) {
             (Output::Text, Ok(trial)) => {
-                println!("{name}: ok: {}", trial_sentence(&trial, &configured.trust));
+                say!("{name}: ok: {}", trial_sentence(&trial, &configured.trust));
             }
-            (Output::Text, Err(failed)) => println!("{name}: FAILED [{}]: {}", failed.class, failed.reason),
+            (Output::Text, Err(failed)) => say!("{name}: FAILED [{}]: {}", failed.class, failed.reason),
             (Output::Json, Ok(trial)) => {
-                println!(
+                say!(
                     "{:#}",
                     json!({ "ok": true, "name": name, "trial": trial_json(&trial) })
                 );
             }
-            (Output::Json, Err(failed)) => println!("{:#}", failed.json(name)),
+            (Output::Json, Err(failed)) => say!("{:#}", failed.json(name)),
         }
         if is_well { Ok(()) } else { Err(Failure::Told) }
     }
@@ -323,19 +323,24 @@ impl Desk {
             .await
             .map_err(Failure::other)?;
         if self.output == Output::Json {
-            println!("{:#}", Value::Array(rows.iter().map(shown).collect()));
+            say!("{:#}", Value::Array(rows.iter().map(shown).collect()));
             return Ok(());
         }
         if rows.is_empty() {
-            println!("no platforms; add one with: virt-collector platform add NAME --host HOST --user USER");
+            say!("no platforms; add one with: virt-collector platform add NAME --host HOST --user USER");
             return Ok(());
         }
-        println!(
+        say!(
             "{:<20} {:<8} {:<28} {:<14} {:>6} {:>7}  SINCE",
-            "NAME", "TYPE", "HOST", "STATUS", "HOSTS", "VMS"
+            "NAME",
+            "TYPE",
+            "HOST",
+            "STATUS",
+            "HOSTS",
+            "VMS"
         );
         for row in &rows {
-            println!(
+            say!(
                 "{:<20} {:<8} {:<28} {:<14} {:>6} {:>7}  {}",
                 row.name,
                 row.address.kind.as_str(),
@@ -346,7 +351,7 @@ impl Desk {
                 row.status.since,
             );
             if let Some(reason) = &row.status.reason {
-                println!("{:<20} {reason}", "");
+                say!("{:<20} {reason}", "");
             }
         }
         Ok(())
@@ -355,7 +360,7 @@ impl Desk {
     async fn show(&self, name: &str) -> Result<(), Failure> {
         let platform = shown(&self.find(name).await?);
         if self.output == Output::Json {
-            println!("{platform:#}");
+            say!("{platform:#}");
             return Ok(());
         }
         for (key, value) in platform.as_object().into_iter().flatten() {
@@ -370,7 +375,7 @@ impl Desk {
                     .join(", "),
                 other => other.to_string(),
             };
-            println!("{key:<16} {text}");
+            say!("{key:<16} {text}");
         }
         Ok(())
     }
@@ -428,8 +433,8 @@ impl Desk {
 
     fn done(&self, name: &str, what: &str) {
         match self.output {
-            Output::Text => println!("{name}: {what}"),
-            Output::Json => println!("{:#}", json!({ "ok": true, "name": name })),
+            Output::Text => say!("{name}: {what}"),
+            Output::Json => say!("{:#}", json!({ "ok": true, "name": name })),
         }
     }
 }

@@ -73,11 +73,12 @@ impl Sync {
             if now.synced_at > Some(asked) {
                 let seconds = started.elapsed().as_secs_f64();
                 match self.output {
-                    Output::Text => println!(
+                    Output::Text => say!(
                         "{name}: read and stored in {seconds:.1} s: {} hosts, {} VMs",
-                        now.status.n_hosts, now.status.n_vms
+                        now.status.n_hosts,
+                        now.status.n_vms
                     ),
-                    Output::Json => println!(
+                    Output::Json => say!(
                         "{:#}",
                         json!({ "ok": true, "name": name, "seconds": seconds,
                                 "hosts": now.status.n_hosts, "vms": now.status.n_vms })
@@ -86,7 +87,7 @@ impl Sync {
                 return Ok(());
             }
             if self.wait == 0 {
-                println!("{name}: asked for");
+                say!("{name}: asked for");
                 return Ok(());
             }
             if started.elapsed() >= Duration::from_secs(self.wait) {

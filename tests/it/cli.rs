@@ -3,7 +3,7 @@
 mod key;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use support::database::{Database, Role};
 use vsphere_simulator::{Action, Rule, Simulator, Spec};
@@ -56,6 +56,19 @@ fn wrong_usage_exits_with_64_and_help_with_0() {
         assert!(help.contains(command), "{help}");
         assert_eq!(run(&[command, "--help"]).0, 0);
     }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+        .args(["migrate", "--bootstrap-sql"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", all(&output));
 }
 
 #[test]
