@@ -151,6 +151,8 @@ struct State {
     unknown: Vec<String>,
     /// Counters that the server cannot give, as told.
     unusable: Vec<String>,
+    /// Other platforms that collect the same server, as told.
+    twins: Vec<String>,
     asked: Asked,
 }
 
@@ -263,6 +265,7 @@ impl Discovery {
                 });
             }
         }
+        self.tell_twins(&about, state).await?;
         let tracker = self.vsphere.track(!self.attributes.is_empty()).await?;
         self.tell_unknown(&tracker, state);
         self.store_all(&tracker, state).await?;
@@ -279,6 +282,20 @@ impl Discovery {
         self.publish(state);
         self.health.send_replace(Health::Well(Arc::new(about)));
         Ok(tracker)
+    }
+
+    async fn tell_twins(&self, about: &About, state: &mut State) -> Result<(), Error> {
+        let twins = self.database.twins(self.lease.platform, &about.identity).await?;
+        if state.twins != twins {
+            if !twins.is_empty() {
+                tracing::warn!(
+                    others = twins.join(", "),
+                    "other platforms collect this server, too: its objects and samples are stored more than once"
+                );
+            }
+            state.twins = twins;
+        }
+        Ok(())
     }
 
     fn tell_unknown(&self, tracker: &Tracker, state: &mut State) {

@@ -272,6 +272,17 @@ impl Desk {
         }
         let found = trial.map_or_else(|| "not tried".to_owned(), |trial| trial_sentence(trial, trust));
         say!("{done} {name}: {found}");
+        if let Some(trial) = trial {
+            let id = self.find(name).await?.id;
+            let twins = self.database.twins(id, &trial.about.identity).await;
+            let twins = twins.map_err(Failure::other)?;
+            if !twins.is_empty() {
+                say!(
+                    "warning: {} collects this server, too: its objects and samples are stored more than once",
+                    twins.join(", ")
+                );
+            }
+        }
         let collectors = self.database.collectors().await.map_err(Failure::other)?;
         if collectors.live.is_empty() {
             say!("no collector runs on this database: start the service to have it collected");

@@ -125,6 +125,16 @@ WITH changed AS (
 )
 SELECT pg_notify('virt_registry', name)::text FROM changed";
 
+/// An ESXi host is known by its hardware, which a vCenter that manages it shows as well.
+const TWINS: &str = "\
+SELECT name FROM virt_platform AS platform
+WHERE platform_id <> $1 AND removed_at IS NULL AND is_active
+  AND (identity = $2 OR EXISTS (
+      SELECT FROM virt_host AS host
+      WHERE host.platform_id = platform.platform_id AND host.removed_at IS NULL
+        AND lower(host.hardware_uuid) = lower($2)))
+ORDER BY name";
+
 /// As lists of patterns.
 const NONE: &[&str] = &[];
 const EVERYTHING: &[&str] = &["/**"];
@@ -467,6 +477,19 @@ impl Database {
         let asked = connection.read(&row, 0);
         connection.done();
         asked
+    }
+
+    /// Other platforms that collect the server of this identity, too, or as one of their hosts.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn twins(&self, platform: PlatformId, identity: &str) -> Result<Vec<String>, Error> {
+        let connection = self.checkout("look for a platform twice").await?;
+        let parameters: [Parameter<'_>; 2] = [(&platform.0, Type::INT4), (&identity, Type::TEXT)];
+        let rows = connection.query(TWINS, &parameters).await?;
+        let names = rows.iter().map(|row| connection.read(row, 0)).collect();
+        connection.done();
+        names
     }
 
     /// Takes whatever server answers next for the platform. Objects of the old one keep their rows and samples under

@@ -476,6 +476,26 @@ async fn the_commands_say_what_is_wrong_and_keep_what_is_right() {
     .await;
     says(&["sync", "lab"], "", 1, &["no collector has platform"]).await;
 
+    // The same server under another name.
+    let database = virt_collector::store::Database::new(rig.settings(Role::Writer)).unwrap();
+    let lab = database.registered_platform("lab").await.unwrap();
+    let lease = database
+        .acquire_lease(lab.id, &store::Owner::random())
+        .await
+        .unwrap()
+        .unwrap();
+    let identity = rig.simulator.truth().identity;
+    database.pin_identity(&lease, &identity).await.unwrap();
+    database.release_lease(&lease).await.unwrap();
+    says(
+        &add("twin"),
+        &password,
+        0,
+        &["added twin", "warning: lab collects this server, too"],
+    )
+    .await;
+    says(&["platform", "remove", "twin", "--yes"], "", 0, &["removed"]).await;
+
     // A key ring that everyone can read, and one whose keys are others.
     let keys = directory.join("keys");
     let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
