@@ -23,7 +23,7 @@ pub(super) enum Command {
         virt-collector platform add esx7 --type esxi --host esx7.example.com --user root --thumbprint AB:CD:...\n  \
         pass show berlin | virt-collector platform add berlin --host vc --user u --password-stdin")]
     Add(Add),
-    /// All platforms, a line each: how they fare, since when, and which collector has them
+    /// All platforms, a line each: how they fare, and since when
     List,
     /// Everything about one platform
     Show(Name),
