@@ -17,6 +17,7 @@ mod absent;
 pub mod resolve;
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::absent::Absent;
+use self::resolve::Found;
 use self::resolve::Resolver;
 use crate::error::Chain;
 use crate::error::Disposition;
@@ -41,6 +43,7 @@ use crate::store::Pinned;
 use crate::store::lease::Lease;
 use crate::supervise::trigger::Triggered;
 use crate::telemetry::metrics::PlatformMetrics;
+use crate::units::Stamp;
 use crate::vsphere;
 use crate::vsphere::About;
 use crate::vsphere::Tracker;
@@ -126,7 +129,8 @@ pub enum Error {
     /// other objects.
     #[error(
         "this is another server ({found}) than the one whose objects are stored ({stored}); nothing is collected. \
-         If it replaces it on purpose, add it as a platform with a new name"
+         If it replaces it on purpose: virt-collector platform accept-identity NAME (with --keep-objects if it is the \
+         same inventory, restored)"
     )]
     Identity {
         /// What answers.
@@ -147,6 +151,8 @@ struct State {
     absent: Absent,
     /// The last complete reading held everything that is stored.
     is_whole: bool,
+    /// The last complete reading held nothing: the server is starting.
+    shows_nothing: bool,
     /// Datacenters of the filter that are not there, as told.
     unknown: Vec<String>,
     /// Counters that the server cannot give, as told.
@@ -163,6 +169,23 @@ impl State {
             .extend(hosts.map(|known| (known.host.moref.clone(), known)));
         let vms = known.vms.into_iter();
         self.vms.extend(vms.map(|known| (known.vm.moref.clone(), known)));
+    }
+
+    /// Whether the filter, which took something until now, takes nothing any more: rather a datacenter or folder was
+    /// renamed than all of it removed.
+    fn would_be_left_with_nothing(&self, changed: &Found) -> bool {
+        let away: HashSet<&MoRef> = changed.turned_away.iter().collect();
+        let is_left = |moref: &MoRef| !away.contains(moref);
+        let nothing = !away.is_empty()
+            && changed.inventory.is_empty()
+            && !self.hosts.keys().any(is_left)
+            && !self.vms.keys().any(is_left);
+        if nothing {
+            tracing::warn!(
+                "the filter takes no host and no VM of this server any more; nothing is taken for removed"
+            );
+        }
+        nothing
     }
 
     fn forget(&mut self, gone: &MoRef) {
@@ -255,6 +278,7 @@ impl Discovery {
     }
 
     async fn begin(&self, state: &mut State) -> Result<Tracker, Error> {
+        let begun = self.database.clock().await?;
         let about = self.vsphere.connect().await?;
         match self.database.pin_identity(&self.lease, &about.identity).await? {
             Pinned::First | Pinned::Same => {}
@@ -268,7 +292,7 @@ impl Discovery {
         self.tell_twins(&about, state).await?;
         let tracker = self.vsphere.track(!self.attributes.is_empty()).await?;
         self.tell_unknown(&tracker, state);
-        self.store_all(&tracker, state).await?;
+        self.store_all(&tracker, begun, state).await?;
         self.tell_unusable(state).await?;
         let first = self.inventory.borrow().is_none();
         if first {
@@ -332,7 +356,7 @@ impl Discovery {
         let begun = Instant::now();
         let mut read_at = begun + self.interval;
         let mut anew_at = begun
-            + if state.absent.is_empty() {
+            + if state.absent.is_empty() && !state.shows_nothing {
                 RECONCILE
             } else {
                 self.confirm
@@ -367,12 +391,15 @@ impl Discovery {
     }
 
     async fn read_again(&self, tracker: &mut Tracker, state: &mut State) -> Result<(), Error> {
+        let begun = self.database.clock().await?;
         let told = tracker.look().await?;
         self.apply(tracker, told, state).await?;
         let read = tracker.reread().await?;
         self.apply(tracker, read, state).await?;
         let server_now = self.vsphere.server_time().await?;
-        self.database.store_capacity(&self.lease, server_now).await?;
+        self.database
+            .store_capacity(&self.lease, server_now, begun)
+            .await?;
         Ok(())
     }
 
@@ -386,7 +413,7 @@ impl Discovery {
         let has_host = mirror.iter().any(|(_, item)| matches!(item.body, Body::Host(_)));
         let mut gone: Vec<MoRef> = changes.left.into_iter().collect();
         // While objects are missing, what is there may seem to be in another place.
-        if state.is_whole {
+        if state.is_whole && !state.would_be_left_with_nothing(&changed) {
             gone.extend(changed.turned_away);
         }
         let held_back = !has_host && !gone.is_empty();
@@ -408,16 +435,22 @@ impl Discovery {
     }
 
     /// Stores a complete reading. What it lacks is gone only if the one before lacked it, too.
-    async fn store_all(&self, tracker: &Tracker, state: &mut State) -> Result<(), Error> {
+    async fn store_all(&self, tracker: &Tracker, begun: Stamp, state: &mut State) -> Result<(), Error> {
         let found = self.resolver(tracker.mirror()).all().inventory;
         state.is_whole = false;
+        state.shows_nothing = false;
         if found.is_empty() {
             if found.other_hosts {
                 tracing::warn!(
                     "the filter takes no host and no VM of this server; nothing is taken for removed"
                 );
+                let server_now = self.vsphere.server_time().await?;
+                self.database
+                    .store_capacity(&self.lease, server_now, begun)
+                    .await?;
                 return Ok(());
             }
+            state.shows_nothing = true;
             if !state.hosts.is_empty() || !state.vms.is_empty() {
                 tracing::warn!("the server shows neither hosts nor VMs; nothing is taken for removed");
             }
@@ -425,7 +458,8 @@ impl Discovery {
         }
         let there = resolve::references(&found);
         let stored = self.database.stored_objects(self.lease.platform).await?;
-        let confirmed = state.absent.read(stored, &there, Instant::now(), self.confirm);
+        let confirmed =
+            state.absent.read(stored, &there, Instant::now(), self.confirm) && found.shows_hosts();
         let server_now = self.vsphere.server_time().await?;
         let (database, lease) = (&self.database, &self.lease);
         let known = if confirmed {
@@ -437,7 +471,7 @@ impl Discovery {
             );
             database.store_changes(lease, &found, &[], server_now).await?
         };
-        database.store_capacity(lease, server_now).await?;
+        database.store_capacity(lease, server_now, begun).await?;
         if confirmed {
             state.absent.clear();
         }

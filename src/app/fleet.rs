@@ -3,13 +3,13 @@
 //! Owns: starting and stopping one platform without touching the others, and the set of their names, which is what
 //! this collector announces. Never does: deciding which are to run; that is the [`Registry`](super::registry)'s.
 //!
-//! Tasks: a group per platform, that of [`platform`](super::platform).
+//! Tasks: a group per platform, that of [`platform`](super::platform), and one that waits for the end of each that stops.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::platform::{Parts, Platform, PlatformHandle};
 use super::registry::Wanted;
@@ -18,9 +18,11 @@ use crate::budget::Budget;
 use crate::clock::WallClock;
 use crate::config::{Collection, Trust};
 use crate::ingest::writers::Writers;
+use crate::model::status::PlatformState;
 use crate::store::collectors::Standing;
 use crate::store::{Database, Owner};
 use crate::supervise::Tasks;
+use crate::telemetry::metrics::platform_status;
 use crate::vsphere;
 use crate::vsphere::Vsphere;
 
@@ -50,12 +52,20 @@ struct Running {
     group: Tasks,
 }
 
+impl Running {
+    fn is_stopping(&self) -> bool {
+        self.group.stopping().is_cancelled()
+    }
+}
+
 /// The platforms that run here.
 #[derive(Debug)]
 pub(super) struct Fleet {
     shared: Shared,
+    /// With those that are stopping: their lease is held until their end.
     running: Mutex<BTreeMap<String, Running>>,
     names: watch::Sender<BTreeSet<String>>,
+    ended: Notify,
 }
 
 impl Fleet {
@@ -64,6 +74,7 @@ impl Fleet {
             shared,
             running: Mutex::default(),
             names,
+            ended: Notify::new(),
         }
     }
 
@@ -88,6 +99,7 @@ impl Fleet {
     /// Starts a platform that does not run.
     pub(super) fn start(&self, wanted: Wanted) {
         let name = wanted.platform.name.clone();
+        platform_status(&name, PlatformState::Disconnected);
         if wanted.platform.trust == Trust::Off {
             tracing::warn!(
                 platform = %name,
@@ -128,13 +140,22 @@ impl Fleet {
         self.with_running(|all| all.insert(name, running));
     }
 
-    /// Stops a platform and waits for its end.
-    pub(super) async fn stop(&self, name: &str) {
-        let Some(Running { group, .. }) = self.with_running(|all| all.remove(name)) else {
-            return;
-        };
+    /// Asks a platform to stop. It is gone when all of it has ended, however long that takes; [`Fleet::ended`] says when.
+    pub(super) fn stop(self: &Arc<Self>, name: &str) {
+        let group = self.with_running(|all| all.get(name).map(|running| running.group.clone()));
+        let Some(group) = group else { return };
         group.stop();
-        wait(name, &group, STOP_DEADLINE).await;
+        let (fleet, name) = (Arc::clone(self), name.to_owned());
+        self.shared.tasks.spawn_transient("platform's end", async move {
+            while !has_ended(&name, &group).await {}
+            fleet.with_running(|all| all.remove(&name));
+            fleet.ended.notify_one();
+        });
+    }
+
+    /// Resolves when a platform that was asked to stop has ended.
+    pub(super) async fn ended(&self) {
+        self.ended.notified().await;
     }
 
     /// Waits for the end of all platforms, which was asked for.
@@ -145,23 +166,25 @@ impl Fleet {
                 .map(|(name, running)| (name.clone(), running.group.clone()));
             groups.collect()
         });
-        let ends = groups
-            .iter()
-            .map(|(name, group)| wait(name, group, STOP_DEADLINE));
+        let ends = groups.iter().map(|(name, group)| has_ended(name, group));
         futures_util::future::join_all(ends).await;
     }
 
-    /// What runs, by name.
-    pub(super) fn wanted(&self) -> BTreeMap<String, Wanted> {
+    /// What runs, by name; `None` for what is stopping.
+    pub(super) fn wanted(&self) -> BTreeMap<String, Option<Wanted>> {
         self.with_running(|all| {
+            let wanted = |running: &Running| (!running.is_stopping()).then(|| running.wanted.clone());
             let all = all.iter();
-            all.map(|(name, running)| (name.clone(), running.wanted.clone()))
+            all.map(|(name, running)| (name.clone(), wanted(running)))
                 .collect()
         })
     }
 
     pub(super) fn handle(&self, name: &str) -> Option<PlatformHandle> {
-        self.with_running(|all| all.get(name).map(|running| running.handle.clone()))
+        self.with_running(|all| {
+            let running = all.get(name).filter(|running| !running.is_stopping())?;
+            Some(running.handle.clone())
+        })
     }
 
     /// Every platform.
@@ -170,8 +193,9 @@ impl Fleet {
     }
 }
 
-async fn wait(name: &str, group: &Tasks, deadline: Duration) {
-    let hanging = group.join(deadline).await;
+/// True when all tasks of a platform have ended within their time.
+async fn has_ended(name: &str, group: &Tasks) -> bool {
+    let hanging = group.join(STOP_DEADLINE).await;
     if !hanging.is_empty() {
         tracing::error!(
             platform = name,
@@ -179,4 +203,5 @@ async fn wait(name: &str, group: &Tasks, deadline: Duration) {
             "tasks did not end in time"
         );
     }
+    hanging.is_empty()
 }

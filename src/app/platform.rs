@@ -63,6 +63,9 @@ const RENEWAL_RETRY: Duration = Duration::from_secs(1);
 /// How soon a lease is tried again that could not be had, unless the standing changes before.
 const LEASE_RETRY: Duration = Duration::from_secs(5);
 
+/// How soon settings that cannot work are tried again: a file that they name may have been mended.
+const SETTINGS_RETRY: Duration = Duration::from_secs(60);
+
 /// What the loops may take to end: a poll drains for 15 s, the last flush follows.
 const LOOPS_DEADLINE: Duration = Duration::from_secs(25);
 
@@ -121,7 +124,7 @@ impl PlatformHandle {
         self.live.fire().await
     }
 
-    /// Reads hosts and VMs now and reports; `None` when the platform is being stopped.
+    /// Reads the inventory now and reports; `None` when the platform is being stopped.
     pub async fn discover_now(&self) -> Option<DiscoveryReport> {
         self.discovery.fire().await
     }
@@ -254,17 +257,27 @@ impl Platform {
             owner,
             ..
         } = &self.parts;
-        let id = match wanted.registered {
-            Some(id) => Some(id),
-            None => {
-                let Wanted { platform, .. } = wanted;
-                database
-                    .provision_platform(&platform.name, &Address::of(platform))
-                    .await?
+        let address = Address::of(&wanted.platform);
+        let Some(id) = wanted.registered else {
+            let name = &wanted.platform.name;
+            let Some(id) = database.provision_platform(name, &address).await? else {
+                // Paused: the registry's loop stops it in a moment.
+                return Ok(None);
+            };
+            let lease = database.acquire_lease(id, owner).await?;
+            if let Some(lease) = &lease
+                && database.describe_platform(lease, &address).await?
+            {
+                tracing::warn!(
+                    "config.toml has taken the platform over from the registry, its password is forgotten"
+                );
             }
+            return Ok(lease);
         };
-        // Paused before this collector had ever asked: the registry's loop stops it in a moment.
-        let Some(id) = id else { return Ok(None) };
+        // What is known here may be old: the registry's loop is told in a moment.
+        if !database.is_current(id, wanted.revision).await? {
+            return Ok(None);
+        }
         database.acquire_lease(id, owner).await
     }
 
@@ -277,9 +290,18 @@ impl Platform {
         let vsphere = match Vsphere::within(options, self.parts.share.clone()) {
             Ok(vsphere) => vsphere,
             Err(error) => {
-                tracing::error!(error = %Chain(&error), "the platform cannot be collected until this is mended");
+                let reason = Chain(&error).to_string();
+                tracing::error!(error = %reason, "the platform cannot be collected until this is mended");
+                let status = PlatformStatus {
+                    reason: Some(reason),
+                    ..PlatformStatus::of(PlatformState::Error(error.class()))
+                };
+                platform_status(&self.parts.wanted.platform.name, status.state);
+                if let Err(error) = self.parts.database.set_status(&lease, &status).await {
+                    tracing::debug!(error = %Chain(&error), "cannot write the platform's status");
+                }
                 self.release(&lease).await;
-                stopping_or(&group, LEASE_RETRY).await;
+                stopping_or(&group, SETTINGS_RETRY).await;
                 return;
             }
         };

@@ -10,7 +10,7 @@
 //! - A registry that cannot be read changes nothing: what runs goes on.
 //! - A name that config.toml has is the configuration's, whatever the registry says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +78,15 @@ impl Wanted {
     }
 }
 
+/// What the loop remembers from one look to the next.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Wishes for a reading of the inventory that were passed on.
+    passed_on: HashMap<PlatformId, Stamp>,
+    /// Platforms in maintenance.
+    paused: BTreeSet<String>,
+}
+
 /// The loop.
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -103,7 +112,7 @@ impl Registry {
 
     async fn follow(&self) {
         let mut listener: Option<Listener> = None;
-        let mut passed_on = HashMap::new();
+        let mut seen = Seen::default();
         let mut failing = false;
         let mut health = self.health.clone();
         loop {
@@ -115,7 +124,7 @@ impl Registry {
                 // The task that looks at the database has ended: so does everything.
                 return;
             }
-            let wait = match self.look(&mut listener, &mut passed_on).await {
+            let wait = match self.look(&mut listener, &mut seen).await {
                 Ok(()) => {
                     failing = false;
                     LOOK
@@ -138,50 +147,55 @@ impl Registry {
                     None => std::future::pending().await,
                 }
             };
-            let lost = tokio::select! {
-                heard = heard => !heard,
-                () = tokio::time::sleep(wait) => false,
-            };
-            if lost {
+            tokio::select! {
+                _ = heard => {}
+                () = self.fleet.ended() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            if listener.as_ref().is_some_and(Listener::is_lost) {
                 listener = None;
             }
         }
     }
 
     /// Listens, then reads, so that no change falls in between.
-    async fn look(
-        &self,
-        listener: &mut Option<Listener>,
-        passed_on: &mut HashMap<PlatformId, Stamp>,
-    ) -> Result<(), store::Error> {
+    async fn look(&self, listener: &mut Option<Listener>, seen: &mut Seen) -> Result<(), store::Error> {
         if listener.is_none() {
             *listener = Some(self.database.listen_to_registry().await?);
         }
         let rows = self.database.registered_platforms().await?;
-        self.apply(wanted(&self.configured, &rows, &self.keys)).await;
-        for row in &rows {
-            if row.in_maintenance {
-                platform_status(&row.name, PlatformState::Maintenance);
+        self.apply(wanted(&self.configured, &rows, &self.keys));
+        let paused = rows.iter().filter(|row| row.in_maintenance);
+        let paused: BTreeSet<String> = paused.map(|row| row.name.clone()).collect();
+        for name in seen.paused.difference(&paused) {
+            if self.fleet.handle(name).is_none() {
+                platform_status(name, PlatformState::Disconnected);
             }
-            self.pass_on(row, passed_on);
+        }
+        for name in &paused {
+            platform_status(name, PlatformState::Maintenance);
+        }
+        seen.paused = paused;
+        for row in &rows {
+            self.pass_on(row, &mut seen.passed_on);
         }
         Ok(())
     }
 
-    async fn apply(&self, wanted: BTreeMap<String, Wanted>) {
+    /// What has ended and is to run again is started when its end is told.
+    fn apply(&self, wanted: BTreeMap<String, Wanted>) {
         let running = self.fleet.wanted();
-        let gone = running
-            .iter()
-            .filter(|(name, runs)| wanted.get(*name) != Some(runs));
-        let stops = gone.map(|(name, _)| async move {
-            tracing::info!(platform = %name, "its registration changed; stopping it");
-            self.fleet.stop(name).await;
-        });
-        futures_util::future::join_all(stops).await;
+        for (name, runs) in &running {
+            if runs.is_some() && wanted.get(name) != runs.as_ref() {
+                tracing::info!(platform = %name, "its registration changed; stopping it");
+                self.fleet.stop(name);
+            }
+        }
         for (name, wanted) in wanted {
             match running.get(&name) {
-                Some(runs) if *runs == wanted => runs.renew_seal(&wanted),
-                _ => {
+                Some(Some(runs)) if *runs == wanted => runs.renew_seal(&wanted),
+                Some(_) => {}
+                None => {
                     tracing::info!(platform = %name, "starting the platform");
                     self.fleet.start(wanted);
                 }

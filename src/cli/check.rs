@@ -85,7 +85,11 @@ impl Check {
             let (database, registered) = database(settings, &config.keys.file).await;
             self.show(std::slice::from_ref(&database));
             tried.push(database);
-            for platform in config.platforms.iter().chain(&registered) {
+            let is_configured = |name: &str| config.platforms.iter().any(|platform| platform.name == name);
+            let registered = registered
+                .iter()
+                .filter(|platform| !is_configured(&platform.name));
+            for platform in config.platforms.iter().chain(registered) {
                 let result = tokio::time::timeout(PLATFORM_DEADLINE, self::platform(platform, &config))
                     .await
                     .unwrap_or_else(|_elapsed| {

@@ -20,12 +20,12 @@ use crate::config::{Config, PlatformKind, Trust};
 use crate::error::Chain;
 use crate::model::filter::Filter;
 use crate::model::ids::PlatformId;
-use crate::secret::{KeyRing, Place, Sealed, Secret, key_file};
+use crate::secret::{Place, Sealed, Secret, key_file};
 use crate::store;
 use crate::store::registry::{Address, Registered, Source};
 use crate::store::{Database, Owner, Settings};
 use crate::vsphere;
-use crate::vsphere::Trial;
+use crate::vsphere::{Trial, Vsphere};
 
 /// For one trial: login, hosts and VMs, counters.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(120);
@@ -64,9 +64,9 @@ enum Problem {
     },
     #[error("platform {0:?} is not in this config.toml, so that its password is not known here")]
     NotHere(String),
-    #[error("say --yes to remove platform {0:?}; there is no terminal to ask on")]
+    #[error("say --yes for platform {0:?}; there is no terminal to ask on")]
     Unasked(String),
-    #[error("platform {0:?} was not removed")]
+    #[error("platform {0:?} was left as it is")]
     Kept(String),
 }
 
@@ -130,7 +130,8 @@ impl Desk {
             return Err(Failure::usage(Problem::Value { key: "name", message }));
         }
         self.refuse_taken(&name).await?;
-        let ring = key_file::load(&self.config.keys.file).map_err(Failure::other)?;
+        // Before anybody is asked for a password in vain.
+        key_file::load(&self.config.keys.file)?;
         let kind = more.kind.map_or(PlatformKind::VCenter, PlatformKind::from);
         let mut address = Address::new(kind, &host, more.port.unwrap_or(443));
         address.user = user;
@@ -141,7 +142,7 @@ impl Desk {
         let trial = self.trial(&name, &address, &password, more.untested).await?;
         let adding = self.database.add_platform(&name, &address, !inactive).await;
         let adding = adding.map_err(Failure::other)?;
-        let sealed = seal(&ring, adding.id(), &password)?;
+        let sealed = self.seal(adding.id(), &password)?;
         adding.finish(&sealed).await.map_err(Failure::other)?;
         self.told(&name, "added", trial.as_ref(), &address.trust).await
     }
@@ -190,22 +191,37 @@ impl Desk {
         address.user = user.unwrap_or(address.user);
         address.port = more.port.unwrap_or(address.port);
         more.apply(&mut address)?;
-        let ring = key_file::load(&self.config.keys.file).map_err(Failure::other)?;
         let is_new = password || more.password.given();
         let password = if is_new {
+            key_file::load(&self.config.keys.file)?;
             let prompt = format!("New password of {} at {}: ", address.user, address.host);
-            more.password.read(&prompt)?
+            Some(more.password.read(&prompt)?)
+        } else if more.untested {
+            None
         } else {
             let stored = platform.password(&self.config.keys.file);
-            stored.open().map_err(Failure::other)?
+            Some(stored.open().map_err(Failure::other)?)
         };
-        let trial = self.trial(&name, &address, &password, more.untested).await?;
-        let sealed = is_new.then(|| seal(&ring, platform.id, &password)).transpose()?;
+        let trial = match &password {
+            Some(password) => self.trial(&name, &address, password, more.untested).await?,
+            None => None,
+        };
+        let new = password.filter(|_| is_new);
+        let sealed = new
+            .map(|password| self.seal(platform.id, &password))
+            .transpose()?;
         self.database
             .edit_platform(&platform, &address, sealed.as_ref())
             .await
             .map_err(Failure::other)?;
         self.told(&name, "changed", trial.as_ref(), &address.trust).await
+    }
+
+    /// With the key that is primary now: a trial may have taken two minutes.
+    fn seal(&self, id: PlatformId, password: &Secret) -> Result<Sealed, Failure> {
+        let ring = key_file::load(&self.config.keys.file)?;
+        ring.seal(Place::password_of(id.0), password)
+            .map_err(Failure::other)
     }
 
     /// Tries the platform; `None` where nobody wants to know.
@@ -216,10 +232,13 @@ impl Desk {
         password: &Secret,
         untested: bool,
     ) -> Result<Option<Trial>, Failure> {
+        let platform = address.platform(name, config::Password::Given(password.clone()));
+        let options = vsphere::Options::new(&platform, &self.config.collection);
+        // A CA file that cannot be used is nothing to keep, tried or not.
+        Vsphere::new(options).map_err(Failure::other)?;
         if untested {
             return Ok(None);
         }
-        let platform = address.platform(name, config::Password::Given(password.clone()));
         match self.try_platform(&platform).await {
             Ok(trial) => Ok(Some(trial)),
             Err(failed) => {
@@ -274,8 +293,12 @@ impl Desk {
         say!("{done} {name}: {found}");
         if let Some(trial) = trial {
             let id = self.find(name).await?.id;
-            let twins = self.database.twins(id, &trial.about.identity).await;
-            let twins = twins.map_err(Failure::other)?;
+            // The platform is kept already: what cannot be looked up is not worth a failure.
+            let twins = self
+                .database
+                .twins(id, &trial.about.identity)
+                .await
+                .unwrap_or_default();
             if !twins.is_empty() {
                 say!(
                     "warning: {} collects this server, too: its objects and samples are stored more than once",
@@ -394,7 +417,7 @@ impl Desk {
     async fn remove(&self, remove: Remove) -> Result<(), Failure> {
         let platform = self.find(&remove.name).await?;
         if !remove.yes {
-            ask(&platform)?;
+            ask(&platform, "will be collected no longer")?;
         }
         self.database
             .remove_platform(&platform)
@@ -434,6 +457,9 @@ impl Desk {
 
     async fn accept_identity(&self, accept: AcceptIdentity) -> Result<(), Failure> {
         let platform = self.find(&accept.name).await?;
+        if !accept.keep_objects && !accept.yes {
+            ask(&platform, "will end, and those of the new server are new ones")?;
+        }
         self.database
             .accept_identity(&platform, accept.keep_objects)
             .await
@@ -461,20 +487,15 @@ impl FailedTrial {
     }
 }
 
-fn seal(ring: &KeyRing, id: PlatformId, password: &Secret) -> Result<Sealed, Failure> {
-    ring.seal(Place::password_of(id.0), password)
-        .map_err(Failure::other)
-}
-
 /// Has a person type the platform's name.
-fn ask(platform: &Registered) -> Result<(), Failure> {
+fn ask(platform: &Registered, what: &str) -> Result<(), Failure> {
     let name = || platform.name.clone();
     let input = std::io::stdin();
     if !input.is_terminal() {
         return Err(Failure::usage(Problem::Unasked(name())));
     }
     print!(
-        "{} with {} hosts and {} VMs will be collected no longer. Type its name to remove it: ",
+        "{} with {} hosts and {} VMs {what}. Type its name to go on: ",
         platform.name, platform.status.n_hosts, platform.status.n_vms
     );
     std::io::stdout().flush().map_err(Failure::other)?;

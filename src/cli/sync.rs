@@ -87,7 +87,10 @@ impl Sync {
                 return Ok(());
             }
             if self.wait == 0 {
-                say!("{name}: asked for");
+                match self.output {
+                    Output::Text => say!("{name}: asked for"),
+                    Output::Json => say!("{:#}", json!({ "ok": true, "name": name })),
+                }
                 return Ok(());
             }
             if started.elapsed() >= Duration::from_secs(self.wait) {

@@ -3,7 +3,7 @@
 //! An entity leaves the live set two polls after it stopped running, not at the inventory's word, so that its last
 //! samples are read. One that the inventory no longer holds leaves at once: it cannot be asked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::model::gap::Reason;
 use crate::model::ids::{EntityId, MoRef};
@@ -36,11 +36,10 @@ pub struct Seen {
 
 /// Every entity of an inventory.
 pub fn seen(inventory: &KnownInventory) -> impl Iterator<Item = Seen> {
-    let connected: HashSet<&MoRef> = inventory
+    let connected: HashMap<&MoRef, bool> = inventory
         .hosts
         .iter()
-        .filter(|known| known.host.connected)
-        .map(|known| &known.host.moref)
+        .map(|known| (&known.host.moref, known.host.connected))
         .collect();
     let hosts = inventory.hosts.iter().map(|known| {
         let host = &known.host;
@@ -65,7 +64,11 @@ pub fn seen(inventory: &KnownInventory) -> impl Iterator<Item = Seen> {
     });
     let vms = inventory.vms.iter().map(move |known| {
         let vm = &known.vm;
-        let host_answers = vm.host.as_ref().is_none_or(|host| connected.contains(host));
+        // Of a host that a filter or the account's rights leave out, the VM's own connection tells.
+        let host_answers = vm
+            .host
+            .as_ref()
+            .is_none_or(|host| connected.get(host).copied().unwrap_or(vm.connected));
         let why_silent = match vm.power {
             PowerState::Off => Some(Reason::PoweredOff),
             PowerState::Suspended => Some(Reason::Suspended),

@@ -405,6 +405,9 @@ pub fn host_problem(host: &str) -> Option<String> {
 #[must_use]
 pub fn thumbprint(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+    if !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
     let bytes: Option<Vec<u8>> = digits
         .chunks(2)
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())

@@ -78,10 +78,11 @@ impl<'a> Resolver<'a> {
     /// that was renamed has another path.
     #[must_use]
     pub fn changed(&self, changes: &Changes) -> Found {
-        if changes
-            .touched
-            .iter()
-            .any(|moref| is_referred_to(self.mirror, moref))
+        if changes.moved
+            || changes
+                .touched
+                .iter()
+                .any(|moref| is_looked_up(self.mirror, moref))
         {
             return self.all();
         }
@@ -245,21 +246,11 @@ pub fn references(inventory: &Inventory) -> HashSet<&MoRef> {
         .collect()
 }
 
-/// Whether records of other objects depend on this one's name or place.
-fn is_referred_to(mirror: &Mirror, moref: &MoRef) -> bool {
-    mirror.get(moref).is_some_and(|item| {
-        matches!(
-            item.body,
-            Body::Folder
-                | Body::Datacenter
-                | Body::Compute {
-                    is_cluster: false,
-                    ..
-                }
-                | Body::Network(_)
-                | Body::Fields(_)
-        )
-    })
+/// Whether records of other objects hold what this one says.
+fn is_looked_up(mirror: &Mirror, moref: &MoRef) -> bool {
+    mirror
+        .get(moref)
+        .is_some_and(|item| matches!(item.body, Body::Network(_) | Body::Fields(_)))
 }
 
 /// Whether the filter takes a host or VM by its path; of other objects only the datacenter counts.

@@ -340,6 +340,8 @@ where
                 }
             }
         }
+        // Who is told looks whether the connection is there: by then it must not be.
+        drop(connection);
         tell();
     })
 }
@@ -406,6 +408,12 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// True when the connection is lost.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.connection.is_closed()
+    }
+
     /// Waits for a notification; false when the connection is lost. Cancel safe.
     pub async fn heard(&self) -> bool {
         self.heard.notified().await;

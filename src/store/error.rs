@@ -177,6 +177,8 @@ pub enum Refusal {
     Provisioned,
     /// Somebody else changed it between reading and writing.
     ChangedMeanwhile,
+    /// It answers as the server that it was.
+    SameServer,
 }
 
 impl fmt::Display for Refusal {
@@ -187,6 +189,7 @@ impl fmt::Display for Refusal {
             }
             Self::Absent => "does not exist; `virt-collector platform list` shows those that do",
             Self::Provisioned => "is provisioned from config.toml; change it there and restart the service",
+            Self::SameServer => "is not in error for its identity; there is nothing to accept",
             Self::ChangedMeanwhile => {
                 "was changed by somebody else at the same time; look at it and try again"
             }

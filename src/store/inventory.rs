@@ -26,7 +26,7 @@ use crate::store::error::Error;
 use crate::store::lease::Lease;
 use crate::units::Stamp;
 
-pub(in crate::store) use tables::OBJECTS;
+pub(in crate::store) use tables::{OBJECTS, PARTS};
 
 const PIN: &str = "UPDATE virt_platform SET identity = $2 WHERE platform_id = $1 AND identity IS NULL";
 
@@ -48,7 +48,7 @@ SET status_since = CASE
     last_success_at = CASE WHEN $2 = 'connected' THEN clock_timestamp() ELSE last_success_at END
 WHERE platform_id = $1 AND NOT in_maintenance";
 
-const SYNCED: &str = "UPDATE virt_platform SET synced_at = clock_timestamp() WHERE platform_id = $1";
+const SYNCED: &str = "UPDATE virt_platform SET synced_at = $2 WHERE platform_id = $1";
 
 const VMS: &str = "\
 SELECT vm_id, moref, host_id, host_since FROM virt_vm
@@ -251,12 +251,24 @@ impl Database {
         found
     }
 
-    /// Stores the capacity of all datastores that can be reached, as of `server_now`, and that the inventory has been
-    /// read now.
+    /// The database's clock.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn clock(&self) -> Result<Stamp, Error> {
+        let connection = self.checkout("ask the database for the time").await?;
+        let row = connection.query_opt("SELECT clock_timestamp()", &[]).await?;
+        let now = row.map_or(Ok(Stamp::from_micros(0)), |row| connection.read(&row, 0))?;
+        connection.done();
+        Ok(now)
+    }
+
+    /// Stores the capacity of all datastores that can be reached, as of `server_now`, and that a reading of the
+    /// inventory that began at `begun` of the database's clock is stored.
     ///
     /// # Errors
     /// When this collector does not own the platform, or the database cannot be asked.
-    pub async fn store_capacity(&self, lease: &Lease, server_now: Stamp) -> Result<(), Error> {
+    pub async fn store_capacity(&self, lease: &Lease, server_now: Stamp, begun: Stamp) -> Result<(), Error> {
         let connection = self.checkout("store the capacity of datastores").await?;
         connection.begin_fenced(lease).await?;
         let parameters = [
@@ -265,7 +277,10 @@ impl Database {
         ];
         connection.execute(CAPACITY, &parameters).await?;
         connection
-            .execute(SYNCED, &[(&lease.platform.0, Type::INT4)])
+            .execute(
+                SYNCED,
+                &[(&lease.platform.0, Type::INT4), (&begun, Type::TIMESTAMPTZ)],
+            )
             .await?;
         connection.commit().await
     }

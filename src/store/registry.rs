@@ -4,7 +4,8 @@
 //! The sealed password of a platform is written with its row. Never does: opening a seal; deciding what a collector does about a change.
 //!
 //! Invariants:
-//! - Rows of config.toml (`source = 'config'`) are changed by their configuration alone; maintenance is for both.
+//! - Rows of config.toml (`source = 'config'`) are changed by their configuration alone, by who owns the platform;
+//!   maintenance is for both.
 //! - A change raises the row's revision and notifies, in its own transaction.
 //! - An edit that was based on an older revision is refused.
 //! - A platform that is removed keeps its row, objects and samples; adding its name again goes on with them.
@@ -17,11 +18,13 @@ use tokio_postgres::types::Type;
 use crate::config::{Password, Platform, PlatformKind, Trust};
 use crate::model::filter::Filter;
 use crate::model::ids::PlatformId;
+use crate::model::status::ErrorClass;
 use crate::secret::{Place, Sealed, SealedPassword};
 use crate::store::connect::{Checkout, Database, Listener, Parameter};
 use crate::store::credential;
 use crate::store::error::{Error, Refusal};
-use crate::store::inventory::OBJECTS;
+use crate::store::inventory::{OBJECTS, PARTS};
+use crate::store::lease::Lease;
 use crate::units::Stamp;
 
 /// Notified with each change; the payload is the platform's name.
@@ -69,8 +72,10 @@ SELECT pg_notify('virt_registry', name)::text FROM edited";
 
 const SET_ACTIVE: &str = "\
 WITH changed AS (
-    UPDATE virt_platform SET is_active = $2, revision = revision + 1
-    WHERE platform_id = $1 AND source = 'registry' AND removed_at IS NULL
+    UPDATE virt_platform SET
+        is_active = $2, revision = revision + 1, status = CASE WHEN in_maintenance THEN status ELSE 'disconnected' END,
+        status_class = NULL, status_reason = NULL, status_since = clock_timestamp()
+    WHERE platform_id = $1 AND is_active <> $2 AND source = 'registry' AND removed_at IS NULL
     RETURNING name
 )
 SELECT pg_notify('virt_registry', name)::text FROM changed";
@@ -87,12 +92,16 @@ WITH changed AS (
 )
 SELECT pg_notify('virt_registry', name)::text FROM changed";
 
+/// One of config.toml as well, once no running collector has it there any more.
 const REMOVE: &str = "\
 WITH removed AS (
     UPDATE virt_platform SET
         removed_at = clock_timestamp(), is_active = FALSE, in_maintenance = FALSE, revision = revision + 1,
         status = 'disconnected', status_class = NULL, status_reason = NULL, status_since = clock_timestamp()
-    WHERE platform_id = $1 AND source = 'registry' AND removed_at IS NULL
+    WHERE platform_id = $1 AND removed_at IS NULL
+      AND (source = 'registry' OR NOT EXISTS (
+          SELECT FROM virt_collector AS collector
+          WHERE collector.until > clock_timestamp() AND virt_platform.name = ANY (collector.platforms)))
     RETURNING platform_id, name
 ), forgotten AS (
     DELETE FROM virt_platform_credential AS credential USING removed
@@ -108,20 +117,47 @@ WITH asked AS (
 SELECT sync_asked_at, pg_notify('virt_registry', name)::text FROM asked";
 
 const PROVISION: &str = "\
-INSERT INTO virt_platform AS stored (name, type, host, port, user_name, tls_verify, tls_thumbprint, datacenters,
-                                     include_paths, exclude_paths, source)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'config')
-ON CONFLICT (name) DO UPDATE SET
-    type = excluded.type, host = excluded.host, port = excluded.port, user_name = excluded.user_name,
-    tls_verify = excluded.tls_verify, tls_ca_pem = NULL, tls_thumbprint = excluded.tls_thumbprint,
-    datacenters = excluded.datacenters, include_paths = excluded.include_paths,
-    exclude_paths = excluded.exclude_paths, source = excluded.source, is_active = TRUE, removed_at = NULL
-RETURNING platform_id, in_maintenance";
+WITH added AS (
+    INSERT INTO virt_platform (name, type, host, port, source) VALUES ($1, $2, $3, $4, 'config')
+    ON CONFLICT (name) DO NOTHING
+    RETURNING platform_id, in_maintenance
+)
+SELECT platform_id, in_maintenance FROM added
+UNION ALL
+SELECT platform_id, in_maintenance FROM virt_platform WHERE name = $1
+LIMIT 1";
+
+/// True in the result: the registry had the platform until now.
+const DESCRIBE: &str = "\
+WITH before AS (
+    SELECT platform_id, source FROM virt_platform WHERE platform_id = $1
+), described AS (
+    UPDATE virt_platform SET
+        type = $2, host = $3, port = $4, user_name = $5, tls_verify = $6, tls_ca_pem = NULL, tls_thumbprint = $7,
+        datacenters = $8, include_paths = $9, exclude_paths = $10, source = 'config', is_active = TRUE,
+        removed_at = NULL, revision = revision + 1
+    WHERE platform_id = $1
+      AND (type, host, port, user_name, tls_verify, tls_ca_pem, tls_thumbprint, datacenters, include_paths,
+           exclude_paths, source, is_active, removed_at)
+        IS DISTINCT FROM ($2, $3, $4, $5, $6, NULL, $7, $8, $9, $10, 'config', TRUE, NULL)
+    RETURNING platform_id, name
+), forgotten AS (
+    DELETE FROM virt_platform_credential AS credential USING described
+    WHERE credential.platform_id = described.platform_id
+)
+SELECT before.source = 'registry', pg_notify('virt_registry', name)::text
+FROM described JOIN before USING (platform_id)";
+
+/// Whether it is still to be collected in the form that is known.
+const IS_CURRENT: &str = "\
+SELECT FROM virt_platform
+WHERE platform_id = $1 AND revision = $2 AND source = 'registry' AND removed_at IS NULL AND is_active
+  AND NOT in_maintenance";
 
 const FORGET_IDENTITY: &str = "\
 WITH changed AS (
     UPDATE virt_platform SET identity = NULL, revision = revision + 1
-    WHERE platform_id = $1 AND removed_at IS NULL RETURNING name
+    WHERE platform_id = $1 AND revision = $2 AND removed_at IS NULL RETURNING name
 )
 SELECT pg_notify('virt_registry', name)::text FROM changed";
 
@@ -428,12 +464,15 @@ impl Database {
         connection.commit().await
     }
 
-    /// Has a platform collected, or not any more; its objects and samples stay.
+    /// Has a platform collected, or not any more; its objects and samples stay. Repeating it changes nothing.
     ///
     /// # Errors
     /// When it is not the registry's, or the database cannot be asked.
     pub async fn set_platform_active(&self, platform: &Registered, is_active: bool) -> Result<(), Error> {
         own(platform)?;
+        if platform.is_active == is_active {
+            return Ok(());
+        }
         self.change(platform, SET_ACTIVE, &[(&is_active, Type::BOOL)])
             .await
     }
@@ -457,10 +496,15 @@ impl Database {
     /// Removes a platform and its password; its objects and samples stay.
     ///
     /// # Errors
-    /// When it is not the registry's, or the database cannot be asked.
+    /// When a running collector has it in its configuration, or the database cannot be asked.
     pub async fn remove_platform(&self, platform: &Registered) -> Result<(), Error> {
-        own(platform)?;
-        self.change(platform, REMOVE, &[]).await
+        match self.change(platform, REMOVE, &[]).await {
+            Err(Error::Registry { name, .. }) if platform.source == Source::Config => Err(Error::Registry {
+                name,
+                refusal: Refusal::Provisioned,
+            }),
+            result => result,
+        }
     }
 
     /// Asks whoever collects the platform for a reading of its inventory now. Returns when that was, in the clock of
@@ -492,36 +536,52 @@ impl Database {
         names
     }
 
-    /// Takes whatever server answers next for the platform. Objects of the old one keep their rows and samples under
-    /// references that no server uses, unless `keep_objects` says that it is the same inventory with another identity.
+    /// Takes whatever server answers next for a platform that is in error because another one does. Objects of the old
+    /// one keep their rows and samples under references that no server uses, unless `keep_objects` says that it is the
+    /// same inventory with another identity.
     ///
     /// # Errors
-    /// When the platform is gone, or the database cannot be asked.
+    /// When the server is the one that it was, somebody changed the platform meanwhile, or the database cannot be asked.
     pub async fn accept_identity(&self, platform: &Registered, keep_objects: bool) -> Result<(), Error> {
+        if platform.status.class.as_deref() != Some(ErrorClass::Identity.as_str()) {
+            return Err(refused(&platform.name, Refusal::SameServer));
+        }
         let connection = self.checkout("accept a new identity").await?;
         connection.batch("BEGIN").await?;
-        let old = platform.status.identity.as_deref().unwrap_or("unknown");
-        let parameters: [Parameter<'_>; 2] = [(&platform.id.0, Type::INT4), (&old, Type::TEXT)];
+        let parameters: [Parameter<'_>; 2] = [(&platform.id.0, Type::INT4), (&platform.revision, Type::INT8)];
+        if connection
+            .query_opt(FORGET_IDENTITY, &parameters)
+            .await?
+            .is_none()
+        {
+            return Err(refused(&platform.name, Refusal::ChangedMeanwhile));
+        }
         if !keep_objects {
+            // Unique also where the old server comes back and goes again.
+            let old = platform.status.identity.as_deref().unwrap_or("unknown");
+            let suffix = format!("@{old}#{}", platform.revision);
+            let parameters: [Parameter<'_>; 2] = [(&platform.id.0, Type::INT4), (&suffix, Type::TEXT)];
             for table in OBJECTS {
                 let sql = format!(
-                    "UPDATE {table} SET moref = moref || '@' || $2, removed_at = coalesce(removed_at, clock_timestamp()) \
+                    "UPDATE {table} SET moref = moref || $2, removed_at = coalesce(removed_at, now()) \
                      WHERE platform_id = $1 AND moref NOT LIKE '%@%'"
                 );
                 connection.execute(&sql, &parameters).await?;
             }
-        }
-        let changed = connection
-            .query_opt(FORGET_IDENTITY, &[(&platform.id.0, Type::INT4)])
-            .await?;
-        if changed.is_none() {
-            return Err(refused(&platform.name, Refusal::Absent));
+            for table in PARTS {
+                let sql = format!(
+                    "UPDATE {table} AS part SET removed_at = now() FROM virt_vm AS vm \
+                     WHERE vm.platform_id = $1 AND vm.removed_at = now() AND part.vm_id = vm.vm_id \
+                       AND part.removed_at IS NULL"
+                );
+                connection.execute(&sql, &[(&platform.id.0, Type::INT4)]).await?;
+            }
         }
         connection.commit().await
     }
 
-    /// Makes a platform of config.toml known under its name, and returns its key; `None` while a person has it paused.
-    /// Address and filters become those given, also where the registry had the name.
+    /// The key of a platform of config.toml, which is made known under its name where it is not; `None` while a person
+    /// has it paused.
     ///
     /// # Errors
     /// When the database cannot be asked.
@@ -532,10 +592,33 @@ impl Database {
     ) -> Result<Option<PlatformId>, Error> {
         let connection = self.checkout("register a platform").await?;
         let (kind, port) = (address.kind.as_str(), i32::from(address.port));
+        let parameters: [Parameter<'_>; 4] = [
+            (&name, Type::TEXT),
+            (&kind, Type::TEXT),
+            (&address.host, Type::TEXT),
+            (&port, Type::INT4),
+        ];
+        let row = connection.query_opt(PROVISION, &parameters).await?;
+        // Somebody else may have made it known in the same moment: the next attempt finds it.
+        let row = row.ok_or_else(|| refused(name, Refusal::ChangedMeanwhile))?;
+        let (id, paused): (i32, bool) = (connection.read(&row, 0)?, connection.read(&row, 1)?);
+        connection.done();
+        Ok((!paused).then_some(PlatformId(id)))
+    }
+
+    /// Makes the row of a platform say what config.toml does. True where the registry had the platform until now: its
+    /// sealed password is forgotten.
+    ///
+    /// # Errors
+    /// When this collector does not own the platform, or the database cannot be asked.
+    pub async fn describe_platform(&self, lease: &Lease, address: &Address) -> Result<bool, Error> {
+        let connection = self.checkout("describe a platform").await?;
+        connection.begin_fenced(lease).await?;
+        let (kind, port) = (address.kind.as_str(), i32::from(address.port));
         let (verify, _, thumbprint) = trust_columns(&address.trust);
         let [include, exclude] = address.patterns();
         let parameters: [Parameter<'_>; 10] = [
-            (&name, Type::TEXT),
+            (&lease.platform.0, Type::INT4),
             (&kind, Type::TEXT),
             (&address.host, Type::TEXT),
             (&port, Type::INT4),
@@ -546,12 +629,22 @@ impl Database {
             (&include, Type::TEXT_ARRAY),
             (&exclude, Type::TEXT_ARRAY),
         ];
-        // An upsert without a condition returns its row always.
-        let row = connection.query_opt(PROVISION, &parameters).await?;
-        let row = row.ok_or_else(|| refused(name, Refusal::Absent))?;
-        let (id, paused): (i32, bool) = (connection.read(&row, 0)?, connection.read(&row, 1)?);
+        let row = connection.query_opt(DESCRIBE, &parameters).await?;
+        let was_registered = row.map_or(Ok(false), |row| connection.read(&row, 0))?;
+        connection.commit().await?;
+        Ok(was_registered)
+    }
+
+    /// Whether a platform of the registry is to be collected still, and in the form of this revision.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn is_current(&self, platform: PlatformId, revision: i64) -> Result<bool, Error> {
+        let connection = self.checkout("look at a platform").await?;
+        let parameters: [Parameter<'_>; 2] = [(&platform.0, Type::INT4), (&revision, Type::INT8)];
+        let row = connection.query_opt(IS_CURRENT, &parameters).await?;
         connection.done();
-        Ok((!paused).then_some(PlatformId(id)))
+        Ok(row.is_some())
     }
 
     async fn change(&self, platform: &Registered, sql: &str, more: &[Parameter<'_>]) -> Result<(), Error> {

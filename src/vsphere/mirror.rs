@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::objects::Item;
+use super::objects::{Body, Item};
 use crate::model::ids::MoRef;
 use crate::soap::Object;
 use crate::soap::methods::properties::Visit;
@@ -25,6 +25,8 @@ pub struct Changes {
     pub touched: HashSet<MoRef>,
     /// Objects that the server says have gone.
     pub left: HashSet<MoRef>,
+    /// Something that other objects refer to is new, or has another name or place.
+    pub moved: bool,
 }
 
 impl Changes {
@@ -77,6 +79,9 @@ impl<'a> Reading<'a> {
         if before.as_ref() != Some(&item) {
             self.changes.left.remove(&moref);
             self.changes.touched.insert(moref.clone());
+            let is_as_before = |before: &Item| (&before.name, &before.parent) == (&item.name, &item.parent);
+            let is_leaf = matches!(item.body, Body::Vm(_) | Body::Datastore(_));
+            self.changes.moved |= !is_leaf && !before.as_ref().is_some_and(is_as_before);
         }
         self.mirror.items.insert(moref, item);
     }

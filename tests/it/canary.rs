@@ -54,7 +54,7 @@ impl Secrets {
         self.0.insert(what.to_owned(), secret.to_owned());
     }
 
-    /// Which secrets a text holds: as they are, as hexadecimal digits, or in base64, whatever stands before them.
+    /// Which secrets a text holds: as they are, as hexadecimal digits, as a list of bytes, or in base64, whatever stands before them.
     fn found_in(&self, text: &str) -> Vec<&str> {
         self.0
             .iter()
@@ -75,7 +75,8 @@ fn forms(secret: &str) -> Vec<String> {
             text
         })
     };
-    let mut forms = vec![secret.to_owned(), hex(false), hex(true)];
+    let bytes: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
+    let mut forms = vec![secret.to_owned(), hex(false), hex(true), bytes.join(", ")];
     for skip in 0..3 {
         // Three bytes are four digits: in one of three places, a secret's digits follow from it alone.
         let bytes = &secret.as_bytes()[skip..];
@@ -413,7 +414,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         "platform maintenance sealed off --output json",
         "platform deactivate sealed",
         "platform activate sealed",
-        "platform accept-identity sealed",
+        "platform accept-identity sealed --yes",
         "platform remove added",
         "platform remove added --yes",
         "sync sealed",

@@ -145,6 +145,9 @@ pub(super) struct AcceptIdentity {
     /// and those of the new server are new ones.
     #[arg(long)]
     pub(super) keep_objects: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -44,6 +44,8 @@ pub(super) fn shown(platform: &Registered) -> Value {
         sealed,
     } = platform;
     let (trust, thumbprint) = match &address.trust {
+        // The file is named in config.toml alone.
+        Trust::System | Trust::CaFile(_) if *source == Source::Config => ("config", None),
         Trust::System | Trust::CaFile(_) => ("system", None),
         Trust::CaPem(_) => ("ca", None),
         Trust::Thumbprint(bytes) => (

@@ -26,7 +26,7 @@ pub(in crate::store) const OBJECTS: [&str; 6] = [
 ];
 
 /// Tables of what belongs to a VM.
-pub(super) const PARTS: [&str; 3] = ["virt_vm_disk", "virt_vm_nic", "virt_vm_snapshot"];
+pub(in crate::store) const PARTS: [&str; 3] = ["virt_vm_disk", "virt_vm_nic", "virt_vm_snapshot"];
 
 type Keys = HashMap<MoRef, i32>;
 

@@ -306,14 +306,18 @@ async fn the_same_reference_on_two_platforms_is_two_objects() {
 async fn a_platform_keeps_its_key_and_its_identity() {
     let platform = Platform::new().await;
     let (store, lease) = (&platform.store, &platform.lease);
-    let again = store
-        .provision_platform(
-            "lab",
-            &Address::new(PlatformKind::VCenter, "vc.example.com", 8443),
-        )
-        .await
-        .unwrap()
-        .unwrap();
+    let address = Address::new(PlatformKind::VCenter, "vc.example.com", 8443);
+    let again = store.provision_platform("lab", &address).await.unwrap().unwrap();
+    let revision = "SELECT revision FROM virt_platform";
+    let before = platform.fixture.number(revision).await;
+    assert!(!store.describe_platform(lease, &address).await.unwrap());
+    assert_eq!(platform.fixture.number(revision).await, before + 1);
+    assert!(!store.describe_platform(lease, &address).await.unwrap());
+    assert_eq!(
+        platform.fixture.number(revision).await,
+        before + 1,
+        "nothing changed"
+    );
     assert_eq!(again, lease.platform);
     let row = platform
         .fixture
