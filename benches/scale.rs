@@ -88,6 +88,7 @@ struct Phase {
     /// Largest resident set, MiB.
     rss: f64,
     rows: f64,
+    /// Cells of these rows, NULL among them.
     values: f64,
     reply_bytes: f64,
     /// Waiting for answers to QueryPerf, seconds; several are under way at once.

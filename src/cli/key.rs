@@ -23,7 +23,7 @@ use crate::store::credential::Credential;
 /// the key ring, a file that only its owner may open (section keys of the configuration). Whoever has the file and the
 /// database has the passwords; without the file they are lost. Keep a copy of it, apart from the database's backups.
 ///
-/// To replace a key, and lose no sample: `key add`; give the file to every collector and restart them; `key promote`;
+/// To replace a key, and lose no sample: `key add`; give the file to every collector; `key promote`;
 /// `key rewrap`; `key retire`, and give the file to every collector once more.
 #[derive(Debug, Args)]
 pub(super) struct Key {
@@ -47,7 +47,8 @@ enum Command {
     List,
     /// Add a new key, which does not seal yet.
     ///
-    /// Until it seals, collectors that do not have it yet miss nothing: give them the file now, and restart them.
+    /// Until it seals, collectors that do not have it yet miss nothing: give them the file now. It is read at
+    /// each login; who gets it from systemd has to restart, and loses nothing.
     Add,
     /// Let a key seal from now on.
     ///
@@ -145,7 +146,7 @@ impl Key {
             &serde_json::json!({ "file": file.display().to_string(), "added": key.to_string() }),
             &format!(
                 "added key {key}, which does not seal yet\n\
-                 Next: give {} to every collector of this database and restart them, then run\n\
+                 Next: give {} to every collector of this database, then run\n\
                  virt-collector key promote {key}",
                 file.display()
             ),

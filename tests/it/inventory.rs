@@ -375,6 +375,34 @@ async fn a_filter_limits_what_is_stored_and_polled_and_follows_names() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_without_hosts_polls_its_vms_and_a_rename_out_of_all_of_it_removes_nothing() {
+    let rig = Rig::new(small()).await;
+    let client = rig.client().await;
+    let world = rig.simulator.world();
+    let vms = world.running_vms();
+    world.rename(&vms[0], "web-1").unwrap();
+    let mut config = rig.config();
+    config.platforms[0].filter = Filter::parse(Vec::new(), &["/DC-1/vm/web*"], &[] as &[&str]).unwrap();
+    let daemon = rig.start_with(config).await;
+    let report = daemon.poll().await;
+    assert_eq!((report.n_entities, report.error), (1, None));
+    let stored = "SELECT count(*) FROM virt_vm_metrics JOIN virt_vm USING (vm_id) WHERE name = 'web-1'";
+    let n: i64 = client.query_one(stored, &[]).await.unwrap().get(0);
+    assert!(n > 0);
+
+    // Rather somebody renamed what the filter names than that all of it is to go.
+    world.rename(&vms[0], "db-1").unwrap();
+    daemon.discover().await;
+    counts(
+        &client,
+        "SELECT count(*) FROM virt_vm WHERE removed_at IS NULL",
+        1,
+    )
+    .await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn allowed_custom_attributes_are_stored_and_followed_and_no_others() {
     let rig = Rig::new(small()).await;
     let client = rig.client().await;
