@@ -38,6 +38,7 @@ use crate::config;
 use crate::config::Config;
 use crate::error::Chain;
 use crate::secret::KeyFileError;
+use crate::store::{Database, Owner, Settings};
 
 /// Wrong usage (sysexits EX_USAGE).
 const EXIT_USAGE: u8 = 64;
@@ -193,6 +194,15 @@ pub fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// The service's own database, with a schema that fits.
+async fn ready_database(config: &Config) -> Result<Database, Failure> {
+    let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
+        .map_err(Failure::settings)?;
+    let database = Database::new(settings).map_err(Failure::other)?;
+    database.ready().await.map_err(Failure::other)?;
+    Ok(database)
 }
 
 /// As [`println`], which panics for want of a reader, too.

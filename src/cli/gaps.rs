@@ -2,14 +2,12 @@
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigFile, Failure, Output, block_on, counted};
+use super::{ConfigFile, Failure, Output, block_on, counted, ready_database};
 use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::ingest::chain::RING;
 use crate::store;
 use crate::store::Database;
-use crate::store::Owner;
-use crate::store::Settings;
 use crate::store::gap::{ChainBreak, GapLine, Outage};
 use crate::units::Stamp;
 
@@ -49,11 +47,8 @@ enum Command {
 impl Gaps {
     pub(super) fn execute(self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
-            .map_err(Failure::settings)?;
         block_on(async {
-            let database = Database::new(settings).map_err(Failure::other)?;
-            database.ready().await.map_err(Failure::other)?;
+            let database = ready_database(&config).await?;
             self.answer(&database).await
         })
     }

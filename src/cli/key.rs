@@ -7,14 +7,12 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{ConfigFile, Failure, Output, block_on, counted};
+use super::{ConfigFile, Failure, Output, block_on, counted, ready_database};
 use crate::config::Config;
 use crate::secret;
 use crate::secret::key_file;
 use crate::secret::{KeyId, KeyRing, OpenError, Place};
 use crate::store::Database;
-use crate::store::Owner;
-use crate::store::Settings;
 use crate::store::credential::Credential;
 
 /// The keys that seal the passwords of platforms in the database.
@@ -346,10 +344,7 @@ fn open(ring: &KeyRing, credential: &Credential) -> Result<secret::Secret, OpenE
 }
 
 async fn credentials(config: &Config) -> Result<(Database, Vec<Credential>), Failure> {
-    let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
-        .map_err(Failure::settings)?;
-    let database = Database::new(settings).map_err(Failure::other)?;
-    database.ready().await.map_err(Failure::other)?;
+    let database = ready_database(config).await?;
     let credentials = database.credentials().await.map_err(Failure::other)?;
     Ok((database, credentials))
 }

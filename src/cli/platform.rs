@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use self::arguments::{AcceptIdentity, Add, Command, Edit, Maintenance, Name, Remove, Switch};
 use self::shown::{shown, state, trial_json};
 use super::check::trial_sentence;
-use super::{ConfigFile, Failure, Output, block_on};
+use super::{ConfigFile, Failure, Output, block_on, ready_database};
 use crate::clock::{SystemClock, WallClock as _};
 use crate::config;
 use crate::config::{Config, PlatformKind, Trust};
@@ -22,8 +22,8 @@ use crate::model::filter::Filter;
 use crate::model::ids::PlatformId;
 use crate::secret::{Place, Sealed, Secret, key_file};
 use crate::store;
+use crate::store::Database;
 use crate::store::registry::{Address, Registered, Source};
-use crate::store::{Database, Owner, Settings};
 use crate::vsphere;
 use crate::vsphere::{Trial, Vsphere};
 
@@ -73,11 +73,8 @@ enum Problem {
 impl Platform {
     pub(super) fn execute(self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
-            .map_err(Failure::settings)?;
         block_on(async {
-            let database = Database::new(settings).map_err(Failure::other)?;
-            database.ready().await.map_err(Failure::other)?;
+            let database = ready_database(&config).await?;
             let desk = Desk {
                 config,
                 database,

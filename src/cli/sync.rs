@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{ConfigFile, Failure, Output, block_on};
-use crate::store::{Database, Owner, Settings};
+use super::{ConfigFile, Failure, Output, block_on, ready_database};
+use crate::store::Database;
 
 /// How often the answer is looked for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -48,11 +48,8 @@ enum Problem {
 impl Sync {
     pub(super) fn execute(self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
-            .map_err(Failure::settings)?;
         block_on(async {
-            let database = Database::new(settings).map_err(Failure::other)?;
-            database.ready().await.map_err(Failure::other)?;
+            let database = ready_database(&config).await?;
             self.sync(&database).await
         })
     }
