@@ -174,13 +174,11 @@ fn refusal(user: &str, kind: &FaultKind) -> String {
     match kind {
         FaultKind::InvalidLogin => {
             format!(
-                "the server refuses user {user:?} with this password (InvalidLogin); correct the user or the password file"
+                "the server refuses user {user:?} with this password (InvalidLogin); correct the user or its password"
             )
         }
         FaultKind::PasswordExpired => {
-            format!(
-                "the password of user {user:?} has expired; set a new one and write it to the password file"
-            )
+            format!("the password of user {user:?} has expired; set a new one there, then give it here")
         }
         FaultKind::NoPermission => {
             format!(

@@ -264,7 +264,7 @@ async fn after_a_refused_login_nothing_is_sent_until_the_wait_is_over() {
         assert!(
             text.starts_with(
                 "the server refuses user \"monitor@vsphere.local\" with this password (InvalidLogin); correct the \
-                 user or the password file; next try not before "
+                 user or its password; next try not before "
             ),
             "{text}"
         );
