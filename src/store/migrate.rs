@@ -68,6 +68,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "registry",
         sql: include_str!("../../sql/migrations/0005_registry.sql"),
     },
+    Migration {
+        version: 6,
+        name: "admin_api",
+        sql: include_str!("../../sql/migrations/0006_admin_api.sql"),
+    },
 ];
 
 /// The roles that `sql/bootstrap.sql` makes.

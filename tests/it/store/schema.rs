@@ -186,6 +186,11 @@ fn released_migrations_never_change() {
             "registry",
             "460aa612206fb181c30e73beae5141c37bd554e396f4be974182994eee1f1899",
         ),
+        (
+            6,
+            "admin_api",
+            "793e3a8ee5aa95e6d87bf97ce7a65caea3d8b3bcdbda6cb37909c4e032140304",
+        ),
     ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
         .iter()
