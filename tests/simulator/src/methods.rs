@@ -5,11 +5,12 @@
 //!
 //! Power, snapshot and task methods belong here too once the world has tasks.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::calls::Calls;
 use crate::grid;
 use crate::perf::Source;
+use crate::perf::prepared::Prepared;
 use crate::properties::{self, Collector, Continuation, Obj, Scope, View};
 use crate::rules::{Effects, Rules};
 use crate::session::{Refused, SessionInfo, Sessions};
@@ -34,6 +35,27 @@ pub(crate) struct Service {
     pub(crate) rules: Rules,
     pub(crate) sessions: Sessions,
     pub(crate) calls: Calls,
+    pub(crate) prepared: OnceLock<Prepared>,
+}
+
+impl Service {
+    /// Prepares what QueryPerf will be asked for; only the first time counts.
+    pub(crate) fn prepare(&self, counters: &[usize], ahead: i64) {
+        let (reading, _, not_lived) = self.world.clock().history();
+        let newest = grid::newest_stamp(reading.horizon);
+        let state = self.world.read();
+        let source = Source {
+            state: &state,
+            reading,
+            not_lived: &not_lived,
+            empty_entities: self.spec.empty_entities,
+            max_query_metrics: self.spec.max_query_metrics,
+            prepared: None,
+        };
+        let stamps = newest - grid::RING..grid::ceil(newest + ahead, grid::INTERVAL);
+        self.prepared
+            .get_or_init(|| Prepared::new(&source, counters, stamps));
+    }
 }
 
 /// A successful answer.
@@ -252,6 +274,7 @@ impl Context<'_> {
             not_lived: &not_lived,
             empty_entities: self.service.spec.empty_entities,
             max_query_metrics: self.service.spec.max_query_metrics,
+            prepared: self.service.prepared.get(),
         })
     }
 
