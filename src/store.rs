@@ -15,6 +15,7 @@
 //! | [`lease`] | who owns a platform; the fence in front of every write for it |
 //! | [`credential`] | sealed passwords of platforms, as bytes |
 //! | [`inventory`] | platforms, their identity and status, hosts and VMs |
+//! | [`reading`] | the inventory as the API shows it, page by page |
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
 //! | [`copy`] | samples and gap rows of one platform, in one transaction |
@@ -35,6 +36,7 @@ pub mod inventory;
 pub mod lease;
 pub mod migrate;
 mod probe;
+pub mod reading;
 pub mod registry;
 mod types;
 pub mod watermark;
