@@ -17,6 +17,7 @@
 //! | [`inventory`] | platforms, their identity and status, hosts and VMs |
 //! | [`operation`] | actions on VMs, from the request to their end |
 //! | [`audit`] | what was asked of the admin API and what came of it |
+//! | [`reading`] | the inventory as the API shows it, page by page |
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
 //! | [`copy`] | samples and gap rows of one platform, in one transaction |
@@ -39,6 +40,7 @@ pub mod lease;
 pub mod migrate;
 pub mod operation;
 mod probe;
+pub mod reading;
 pub mod registry;
 mod types;
 pub mod watermark;
