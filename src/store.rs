@@ -15,6 +15,8 @@
 //! | [`lease`] | who owns a platform; the fence in front of every write for it |
 //! | [`credential`] | sealed passwords of platforms, as bytes |
 //! | [`inventory`] | platforms, their identity and status, hosts and VMs |
+//! | [`operation`] | actions on VMs, from the request to their end |
+//! | [`audit`] | what was asked of the admin API and what came of it |
 //! | [`reading`] | the inventory as the API shows it, page by page |
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
@@ -26,6 +28,7 @@
 //! - A connection on which anything failed, or whose future was dropped half-way, is never used again.
 //! - No password reaches an error, a log line or `Debug`.
 
+pub mod audit;
 pub mod collectors;
 mod connect;
 pub mod copy;
@@ -35,6 +38,7 @@ pub mod gap;
 pub mod inventory;
 pub mod lease;
 pub mod migrate;
+pub mod operation;
 mod probe;
 pub mod reading;
 pub mod registry;

@@ -32,6 +32,8 @@ CREATE TABLE virt_operation (
     operation_id uuid PRIMARY KEY,
     platform_id integer NOT NULL REFERENCES virt_platform,
     vm_id integer NOT NULL REFERENCES virt_vm,
+    vm_name text,
+    vm_instance_uuid text,
     action text NOT NULL CHECK (action IN (
         'power_on', 'power_off', 'reset', 'suspend', 'shutdown_guest', 'reboot_guest',
         'create_snapshot', 'revert_snapshot', 'remove_snapshot', 'remove_all_snapshots')),
@@ -62,6 +64,8 @@ COMMENT ON TABLE virt_operation IS 'Power and snapshot actions that were asked f
 COMMENT ON COLUMN virt_operation.operation_id IS 'Key, a UUID of version 7. Stands in the description of a snapshot that it creates.';
 COMMENT ON COLUMN virt_operation.platform_id IS 'The platform of the VM.';
 COMMENT ON COLUMN virt_operation.vm_id IS 'The VM.';
+COMMENT ON COLUMN virt_operation.vm_name IS 'Its name when it was asked for. If it has another when it is to be done, nothing is done.';
+COMMENT ON COLUMN virt_operation.vm_instance_uuid IS 'Its instance UUID when it was asked for; as with the name.';
 COMMENT ON COLUMN virt_operation.action IS 'What is to be done.';
 COMMENT ON COLUMN virt_operation.arguments IS 'How: name, description, memory and quiesce of a new snapshot; the moref of one that is reverted to or removed, and whether its children go too.';
 COMMENT ON COLUMN virt_operation.state IS 'queued, running, succeeded, failed, or unknown: sent, and nothing tells what became of it.';
@@ -72,10 +76,10 @@ COMMENT ON COLUMN virt_operation.started_at IS 'When a collector took it up.';
 COMMENT ON COLUMN virt_operation.ended_at IS 'When its end was found out.';
 COMMENT ON COLUMN virt_operation.sent_at IS 'Written before the call is sent: without it the action cannot have happened, with it the call is never sent again.';
 COMMENT ON COLUMN virt_operation.sent_at_source IS 'The same moment in the clock of the platform.';
-COMMENT ON COLUMN virt_operation.seen_before IS 'What the VM looked like just before: power state and current snapshot.';
+COMMENT ON COLUMN virt_operation.seen_before IS 'What the VM looked like just before: power state, current snapshot, boot time.';
 COMMENT ON COLUMN virt_operation.task IS 'The platform''s task, where one is known.';
 COMMENT ON COLUMN virt_operation.progress IS 'Of the task, in percent, where the platform tells.';
-COMMENT ON COLUMN virt_operation.result IS 'What came of it: the moref of a new snapshot, whether there was anything to do.';
+COMMENT ON COLUMN virt_operation.result IS 'What came of it: the moref of a new snapshot, whether there was anything to do, what else to know.';
 COMMENT ON COLUMN virt_operation.code IS 'Kind of failure or doubt, one word.';
 COMMENT ON COLUMN virt_operation.detail IS 'Why, in plain words.';
 
