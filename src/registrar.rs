@@ -10,6 +10,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::clock::{SystemClock, WallClock as _};
 use crate::config;
 use crate::config::{Password, PlatformKind, Trust};
@@ -24,8 +26,8 @@ use crate::store::{Database, Refusal};
 use crate::vsphere;
 use crate::vsphere::{Trial, Vsphere};
 
-/// More than any account has.
-const LONGEST_TEXT: usize = 255;
+/// Characters of a host name, an account, a datacenter or a pattern.
+pub const LONGEST_TEXT: usize = 255;
 
 /// Changes the registry.
 #[derive(Debug, Clone)]
@@ -158,8 +160,8 @@ impl Change {
 fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
     let message = if text.is_empty() {
         "is empty".to_owned()
-    } else if text.len() > LONGEST_TEXT {
-        format!("is longer than {LONGEST_TEXT} bytes")
+    } else if text.chars().count() > LONGEST_TEXT {
+        format!("is longer than {LONGEST_TEXT} characters")
     } else if text.contains(char::is_control) {
         "holds a control character".to_owned()
     } else {
@@ -326,6 +328,19 @@ impl Registrar {
         let ring = key_file::load(&self.keys)?;
         Ok(ring.seal(Place::password_of(id.0), password)?)
     }
+}
+
+/// What a trial found, as commands and API print it.
+#[must_use]
+pub fn trial_json(trial: &Trial) -> Value {
+    let about = &trial.about;
+    json!({
+        "server": about.full_name, "version": about.version, "build": about.build,
+        "api_type": about.kind.api_type(), "api_version": about.api_version, "identity": about.identity,
+        "clock_skew_ms": trial.clock_skew_micros / 1000,
+        "roles": trial.roles, "hosts": trial.n_hosts, "vms": trial.n_vms, "vms_powered_on": trial.n_running,
+        "unusable_counters": trial.unusable, "warnings": trial.warnings(),
+    })
 }
 
 fn refused(name: &str, refusal: Refusal) -> Error {

@@ -14,6 +14,7 @@
 //! | [`registry`] | platforms as people keep them: address, trust, filters, whether they are collected |
 //! | [`lease`] | who owns a platform; the fence in front of every write for it |
 //! | [`credential`] | sealed passwords of platforms, as bytes |
+//! | [`token`] | tokens of the admin API: their rows, and never a token |
 //! | [`inventory`] | platforms, their identity and status, hosts and VMs |
 //! | [`operation`] | actions on VMs, from the request to their end |
 //! | [`audit`] | what was asked of the admin API and what came of it |
@@ -42,6 +43,7 @@ pub mod operation;
 mod probe;
 pub mod reading;
 pub mod registry;
+pub mod token;
 mod types;
 pub mod watermark;
 

@@ -11,12 +11,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::arguments::{AcceptIdentity, Add, Command, Edit, Maintenance, Name, Remove, Switch};
-use self::shown::{shown, state, trial_json};
+use self::shown::{shown, state};
 use super::check::trial_sentence;
 use super::{ConfigFile, Failure, Output, block_on, ready_database};
 use crate::config::{PlatformKind, Trust};
 use crate::registrar;
-use crate::registrar::{FailedTrial, Registrar};
+use crate::registrar::{FailedTrial, Registrar, trial_json};
 use crate::store::Database;
 use crate::store::registry::{Address, Registered};
 use crate::vsphere::Trial;
