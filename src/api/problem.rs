@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::error::Chain;
 use crate::store;
@@ -32,27 +31,21 @@ pub struct Problem {
 }
 
 /// Its form on the wire.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({
-    "type": "about:blank", "title": "Not Found", "status": 404, "code": "not_found",
-    "detail": "There is no VM 17 that this token may see.",
-    "request_id": "01935a6f-2f2e-7b21-9f0e-0c8f6c1d2e3f"
-}))]
-pub struct ProblemBody {
+#[derive(Debug, Serialize)]
+struct ProblemBody {
     /// Always `about:blank`: the kind of problem is in `code`.
     #[serde(rename = "type")]
-    pub kind: String,
+    kind: String,
     /// The status in words.
-    pub title: String,
+    title: String,
     /// The status.
-    #[schema(minimum = 400, maximum = 599)]
-    pub status: u16,
+    status: u16,
     /// Kind of problem, one word, for programs.
-    pub code: String,
+    code: String,
     /// What is wrong and what would be right, for people.
-    pub detail: String,
+    detail: String,
     /// The request, as in the logs, in the audit log and in the header `x-request-id`.
-    pub request_id: String,
+    request_id: String,
 }
 
 /// What an answer carries until its body is written.

@@ -1,12 +1,19 @@
 //! The routes, one file per resource. Which right each needs stands in [`crate::api::rights`].
 
+mod actions;
+mod audit;
 mod health;
+mod operations;
 
-use utoipa_axum::router::OpenApiRouter;
+use axum::Router;
 
 use crate::api::context::Context;
 
-/// Every route, with its part of the document.
-pub(super) fn all() -> OpenApiRouter<Context> {
-    OpenApiRouter::new().merge(health::routes())
+/// Every route.
+pub(super) fn all() -> Router<Context> {
+    Router::new()
+        .merge(health::routes())
+        .merge(actions::routes())
+        .merge(operations::routes())
+        .merge(audit::routes())
 }

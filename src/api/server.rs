@@ -62,10 +62,9 @@ pub(super) struct Label(pub(super) &'static str);
 
 impl Server {
     pub(super) fn new(context: Context) -> Self {
-        let (routes, _document) = routes::all().split_for_parts();
         let admit = middleware::from_fn_with_state(context.clone(), auth::admit);
         Self {
-            routes: routes
+            routes: routes::all()
                 .layer(admit)
                 .fallback(async || Problem::of_status(StatusCode::NOT_FOUND))
                 .with_state(context.clone()),

@@ -28,8 +28,6 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("metrics", &["telemetry"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("axum", &["admin", "api"]),
-    ("utoipa", &["api"]),
-    ("utoipa_axum", &["api"]),
     ("hyper", &["listen"]),
     ("tokio_rustls", &["listen"]),
     ("hmac", &["secret"]),
