@@ -24,7 +24,8 @@
 //! - What is remembered of callers is bounded.
 //! - The API's database sessions are its own: no number of requests takes one from collection.
 //!
-//! Tasks: `api` (accepts), one per connection, `api upkeep` (forgets who has been quiet), and one per request that
+//! Tasks: `api` (accepts), one per connection, `api upkeep` (forgets who has been quiet), `api ends` (hears of
+//! operations that end), and one per request that
 //! changes something, so that it comes to its end when the caller has gone.
 
 pub mod auth;
@@ -76,6 +77,9 @@ pub fn start(
             upkeep.forget_the_quiet();
         }
     });
+    let ends = context.clone();
+    let stopping = tasks.stopping();
+    tasks.spawn("api ends", async move { ends.hear_of_ends(stopping).await });
     let server = server::Server::new(context);
     listen::serve(
         listening,

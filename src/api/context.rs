@@ -5,10 +5,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts as RequestParts;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::Tokens;
 use crate::api::limit::Limit;
@@ -20,6 +22,7 @@ use crate::model::status::DatabaseHealth;
 use crate::registrar::Registrar;
 use crate::store::Database;
 use crate::store::audit::{Entry, Kind};
+use crate::store::operation::{Submission, Submitted};
 use crate::store::reading::Reader;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::{ApiMetrics, Denied};
@@ -36,6 +39,9 @@ const FAILURES_PER_MINUTE: u32 = 5;
 /// Entries of the audit log about denied requests, of all callers. The audit log has no end, and whoever may not do
 /// anything must not be able to fill it.
 const DENIALS_PER_MINUTE: u32 = 60;
+
+/// After a lost connection.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the API is made with.
 #[derive(Debug)]
@@ -70,6 +76,8 @@ struct Shared {
     limits: Limits,
     at_work: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// Grows with each operation that ends.
+    ends: watch::Sender<u64>,
 }
 
 /// Each limit with whom it counts.
@@ -101,6 +109,7 @@ impl Context {
             limits,
             at_work: Arc::new(Semaphore::new(AT_WORK)),
             waiting: Arc::new(Semaphore::new(WAITING)),
+            ends: watch::Sender::new(0),
         }))
     }
 
@@ -176,6 +185,58 @@ impl Context {
         limits.of_token.forget_the_quiet();
         limits.failures.forget_the_quiet();
         limits.actions.forget_the_quiet();
+    }
+
+    /// Takes an action into the queue, and counts where its intent cannot be written down.
+    ///
+    /// # Errors
+    /// When the database cannot be asked: then nothing is done, unless it is said that this is not known.
+    pub async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, Problem> {
+        match self.database().submit_operation(submission).await {
+            Ok(submitted) => Ok(submitted),
+            Err(error) => {
+                self.metrics().audit_failed();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Changes whenever an operation has ended somewhere.
+    #[must_use]
+    pub(super) fn ends(&self) -> watch::Receiver<u64> {
+        let mut ends = self.0.ends.subscribe();
+        ends.mark_unchanged();
+        ends
+    }
+
+    /// Hears of the ends of operations until it is asked to stop.
+    pub(super) async fn hear_of_ends(&self, stopping: CancellationToken) {
+        loop {
+            let listener = tokio::select! {
+                () = stopping.cancelled() => return,
+                listener = self.database().listen_to_ends_of_operations() => listener,
+            };
+            match listener {
+                Ok(listener) => loop {
+                    let heard = tokio::select! {
+                        () = stopping.cancelled() => return,
+                        heard = listener.heard() => heard,
+                    };
+                    if !heard {
+                        break;
+                    }
+                    self.0.ends.send_modify(|n| *n = n.wrapping_add(1));
+                },
+                // Whoever waits looks now and then by itself; the database's own loop tells of its trouble.
+                Err(error) => {
+                    tracing::debug!(error = %Chain(&error), "cannot hear of the ends of operations")
+                }
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(LISTEN_AGAIN) => {}
+            }
+        }
     }
 
     /// Writes to the audit log, and counts where that fails.
@@ -347,10 +408,10 @@ impl RequestId {
 
 /// The place of a request among those that are worked on. One that waits for somebody else gives it up.
 #[derive(Debug, Clone)]
-pub(super) struct Place(pub(super) Arc<std::sync::Mutex<Option<tokio::sync::OwnedSemaphorePermit>>>);
+pub struct Place(pub(super) Arc<std::sync::Mutex<Option<tokio::sync::OwnedSemaphorePermit>>>);
 
 impl Place {
-    pub(super) fn give_up(&self) {
+    pub(in crate::api) fn give_up(&self) {
         drop(
             self.0
                 .lock()

@@ -161,7 +161,12 @@ impl List {
         let power_state = asked
             .power_state
             .map(|word| {
-                let all = [PowerState::On, PowerState::Off, PowerState::Suspended, PowerState::Unknown];
+                let all = [
+                    PowerState::On,
+                    PowerState::Off,
+                    PowerState::Suspended,
+                    PowerState::Unknown,
+                ];
                 all.into_iter()
                     .find(|state| state.as_str() == word)
                     .ok_or_else(|| refuse("power_state must be on, off, suspended or unknown.".to_owned()))
@@ -181,7 +186,10 @@ impl List {
                 removed: asked.removed.unwrap_or(false),
             },
             page: Page {
-                after: asked.cursor.as_deref().map_or(Ok(0), |cursor| self.after(cursor))?,
+                after: asked
+                    .cursor
+                    .as_deref()
+                    .map_or(Ok(0), |cursor| self.after(cursor))?,
                 limit,
             },
             metrics: asked.metrics.unwrap_or(false),
@@ -268,7 +276,10 @@ pub(super) fn key(id: i32) -> Result<i32, Problem> {
     if id > 0 {
         Ok(id)
     } else {
-        Err(Problem::bad_request("bad_path", "The key in the path must be a number from 1 up."))
+        Err(Problem::bad_request(
+            "bad_path",
+            "The key in the path must be a number from 1 up.",
+        ))
     }
 }
 
@@ -300,7 +311,17 @@ mod tests {
     fn platforms_are_keys_with_commas_in_between() {
         assert_eq!(platforms("1").unwrap(), [1]);
         assert_eq!(platforms("3,1,3").unwrap(), [3, 1, 3]);
-        for bad in ["", ",", "1,", "0", "-1", "a", "1;2", "99999999999", &vec!["1"; 101].join(",")] {
+        for bad in [
+            "",
+            ",",
+            "1,",
+            "0",
+            "-1",
+            "a",
+            "1;2",
+            "99999999999",
+            &vec!["1"; 101].join(","),
+        ] {
             assert_eq!(platforms(bad).unwrap_err().code(), "bad_query", "{bad}");
         }
     }

@@ -62,6 +62,13 @@ pub fn document() -> Value {
         "paths": paths::all(),
         "components": {
             "schemas": schemas::all(),
+            "headers": {
+                "X-Request-Id": { "description": "The request: the caller's own, where it is up to 64 letters, digits, '-', '_', '.' or ':', or else a new one.", "schema": { "type": "string" } },
+                "Retry-After": { "description": "Seconds to wait.", "schema": { "type": "integer", "minimum": 1 } },
+                "WWW-Authenticate": { "description": "What is needed.", "schema": { "type": "string" } },
+                "Location": { "description": "The operation to follow.", "schema": { "type": "string", "format": "uri-reference" } },
+                "Preference-Applied": { "description": "How long it was waited for.", "schema": { "type": "string" } },
+            },
             "securitySchemes": {
                 "token": {
                     "type": "http", "scheme": "bearer", "bearerFormat": "vc_<number>_<43 characters>",

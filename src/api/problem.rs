@@ -32,20 +32,20 @@ pub struct Problem {
 
 /// Its form on the wire.
 #[derive(Debug, Serialize)]
-pub struct ProblemBody {
+struct ProblemBody {
     /// Always `about:blank`: the kind of problem is in `code`.
     #[serde(rename = "type")]
-    pub kind: String,
+    kind: String,
     /// The status in words.
-    pub title: String,
+    title: String,
     /// The status.
-    pub status: u16,
+    status: u16,
     /// Kind of problem, one word, for programs.
-    pub code: String,
+    code: String,
     /// What is wrong and what would be right, for people.
-    pub detail: String,
+    detail: String,
     /// The request, as in the logs, in the audit log and in the header `x-request-id`.
-    pub request_id: String,
+    request_id: String,
 }
 
 /// What an answer carries until its body is written.

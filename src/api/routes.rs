@@ -1,11 +1,14 @@
 //! The routes, one file per resource. Which right each needs stands in [`crate::api::rights`].
 
+pub(super) mod actions;
+mod audit;
 mod clusters;
 mod datastores;
 mod document;
 mod health;
 mod hosts;
-mod platforms;
+pub(super) mod operations;
+pub(super) mod platforms;
 mod vms;
 
 use axum::Router;
@@ -22,4 +25,7 @@ pub(super) fn all() -> Router<Context> {
         .merge(vms::routes())
         .merge(datastores::routes())
         .merge(clusters::routes())
+        .merge(actions::routes())
+        .merge(operations::routes())
+        .merge(audit::routes())
 }

@@ -13,7 +13,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use self::arguments::{Act, Api, Command, CreateSnapshot, List, Power, RemoveSnapshot, SnapshotCommand, Which};
+use self::arguments::{
+    Act, Api, Command, CreateSnapshot, List, Power, RemoveSnapshot, SnapshotCommand, Which,
+};
 use self::client::{Ask, Client};
 use super::{Failure, Output, block_on};
 
@@ -48,7 +50,9 @@ enum Problem {
     NoVm(String),
     #[error("there is no platform {0:?} that this token may see")]
     NoPlatform(String),
-    #[error("more than one VM has the name {name:?}: {choices}; say which with --platform, or write its key as id:17")]
+    #[error(
+        "more than one VM has the name {name:?}: {choices}; say which with --platform, or write its key as id:17"
+    )]
     Ambiguous { name: String, choices: String },
     #[error("say --confirm {0:?}; there is no terminal to ask on")]
     Unasked(String),
@@ -86,7 +90,8 @@ impl Desk {
                 let action = action.path();
                 let path = format!("vms/{}/{action}/", key(&found)?);
                 let destroys = matches!(action, "power-off" | "reset");
-                self.act(&found, Method::POST, path, json!({}), destroys, &act).await
+                self.act(&found, Method::POST, path, json!({}), destroys, &act)
+                    .await
             }
             Command::Snapshot { command } => self.snapshot(command).await,
         }
@@ -108,7 +113,14 @@ impl Desk {
             say!("{:#}", Value::Array(vms));
             return Ok(());
         }
-        say!("{:>7} {:<16} {:<9} {:<32} {:<24} IP ADDRESS", "ID", "PLATFORM", "POWER", "NAME", "HOST");
+        say!(
+            "{:>7} {:<16} {:<9} {:<32} {:<24} IP ADDRESS",
+            "ID",
+            "PLATFORM",
+            "POWER",
+            "NAME",
+            "HOST"
+        );
         for vm in &vms {
             say!(
                 "{:>7} {:<16} {:<9} {:<32} {:<24} {}",
@@ -125,7 +137,10 @@ impl Desk {
 
     async fn show(&self, which: Which) -> Result<(), Failure> {
         let vm = self.find(&which).await?;
-        let vm = self.client.ask(&Ask::get(format!("vms/{}/", key(&vm)?), vec![])).await?;
+        let vm = self
+            .client
+            .ask(&Ask::get(format!("vms/{}/", key(&vm)?), vec![]))
+            .await?;
         if self.output == Output::Json {
             say!("{vm:#}");
             return Ok(());
@@ -182,7 +197,8 @@ impl Desk {
             SnapshotCommand::Revert(on) => {
                 let found = self.find(&on.vm).await?;
                 let path = format!("vms/{}/snapshots/{}/revert/", key(&found)?, segment(&on.snapshot));
-                self.act(&found, Method::POST, path, json!({}), true, &on.act).await
+                self.act(&found, Method::POST, path, json!({}), true, &on.act)
+                    .await
             }
             SnapshotCommand::Remove(RemoveSnapshot { on, children }) => {
                 let found = self.find(&on.vm).await?;
@@ -191,12 +207,14 @@ impl Desk {
                     key(&found)?,
                     segment(&on.snapshot)
                 );
-                self.act(&found, Method::DELETE, path, json!({}), true, &on.act).await
+                self.act(&found, Method::DELETE, path, json!({}), true, &on.act)
+                    .await
             }
             SnapshotCommand::RemoveAll(of) => {
                 let found = self.find(&of.vm).await?;
                 let path = format!("vms/{}/snapshots/", key(&found)?);
-                self.act(&found, Method::DELETE, path, json!({}), true, &of.act).await
+                self.act(&found, Method::DELETE, path, json!({}), true, &of.act)
+                    .await
             }
         }
     }
@@ -246,10 +264,17 @@ impl Desk {
             let progress = operation.get("progress").and_then(Value::as_u64);
             if self.output == Output::Text && std::io::stderr().is_terminal() && progress != shown {
                 shown = progress;
-                eprintln!("{}: {} %", text(&operation, "action"), progress.unwrap_or_default());
+                eprintln!(
+                    "{}: {} %",
+                    text(&operation, "action"),
+                    progress.unwrap_or_default()
+                );
             }
             tokio::time::sleep(LOOK).await;
-            operation = self.client.ask(&Ask::get(format!("operations/{id}/"), vec![])).await?;
+            operation = self
+                .client
+                .ask(&Ask::get(format!("operations/{id}/"), vec![]))
+                .await?;
         }
         self.told(&operation)
     }
@@ -275,8 +300,16 @@ impl Desk {
             say!("{operation:#}");
         } else {
             let result = operation.get("result");
-            let said = |key: &str| result.map(|result| text(result, key)).filter(|text| !text.is_empty());
-            let mut line = format!("{} {}: {state}", text(operation, "action"), text(operation, "vm_name"));
+            let said = |key: &str| {
+                result
+                    .map(|result| text(result, key))
+                    .filter(|text| !text.is_empty())
+            };
+            let mut line = format!(
+                "{} {}: {state}",
+                text(operation, "action"),
+                text(operation, "vm_name")
+            );
             if result.and_then(|result| result.get("already")) == Some(&Value::Bool(true)) {
                 line.push_str("; it was in that state already");
             }
@@ -309,7 +342,12 @@ impl Desk {
             }
             let page = self.client.ask(&Ask::get(path, query)).await?;
             let items = page.get("items").and_then(Value::as_array);
-            found.extend(items.ok_or(Failure::other(Problem::Lacking("items")))?.iter().cloned());
+            found.extend(
+                items
+                    .ok_or(Failure::other(Problem::Lacking("items")))?
+                    .iter()
+                    .cloned(),
+            );
             match page.get("next_cursor").and_then(Value::as_str) {
                 Some(next) => cursor = Some(next.to_owned()),
                 None => return Ok(found),
@@ -355,7 +393,10 @@ impl Desk {
 }
 
 fn has_ended(operation: &Value) -> bool {
-    matches!(text(operation, "state").as_str(), "succeeded" | "failed" | "unknown")
+    matches!(
+        text(operation, "state").as_str(),
+        "succeeded" | "failed" | "unknown"
+    )
 }
 
 fn key(object: &Value) -> Result<i64, Failure> {
@@ -370,7 +411,9 @@ fn text(object: &Value, key: &str) -> String {
 
 /// Names come from platforms: what would steer a terminal is shown as a question mark.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// One name of a path.
@@ -388,7 +431,11 @@ fn segment(name: &str) -> String {
 
 fn show_tree(nodes: Option<&Value>, depth: usize) {
     for node in nodes.and_then(Value::as_array).into_iter().flatten() {
-        let current = if node.get("current") == Some(&Value::Bool(true)) { " (current)" } else { "" };
+        let current = if node.get("current") == Some(&Value::Bool(true)) {
+            " (current)"
+        } else {
+            ""
+        };
         say!(
             "{:indent$}{}  {}  {}{current}",
             "",
@@ -408,7 +455,10 @@ fn confirm(vm: &Value) -> Result<String, Failure> {
     if !input.is_terminal() {
         return Err(Failure::usage(Problem::Unasked(name)));
     }
-    print!("This is about {name} on {}. Type its name to go on: ", text(vm, "platform"));
+    print!(
+        "This is about {name} on {}. Type its name to go on: ",
+        text(vm, "platform")
+    );
     std::io::stdout().flush().map_err(Failure::other)?;
     let mut typed = String::new();
     input.lock().read_line(&mut typed).map_err(Failure::other)?;

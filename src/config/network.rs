@@ -42,11 +42,11 @@ impl FromStr for Network {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| NotANetwork)?;
+        let address: IpAddr = address.parse().map_err(|_not_one| NotANetwork)?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => {
-                prefix.parse().map_err(|_| NotANetwork)?
+                prefix.parse().map_err(|_not_one| NotANetwork)?
             }
             Some(_) => return Err(NotANetwork),
             None => most,

@@ -66,6 +66,35 @@ pub(super) fn of(schema: &str) -> Option<Value> {
             "description": "asked for by operation 01935a6f-2f2e-7b21-9f0e-0c8f6c1d2e3f", "created_at": THEN,
             "power_state": "on", "quiesced": false, "current": true, "children": [],
         }),
+        "KeptPlatform" => json!({ "platform": of("Platform"), "trial": trial(), "also_collected_by": [] }),
+        "SnapshotTree" => json!({ "items": [of("Snapshot")] }),
+        "Confirmation" => json!({ "confirm": "web-1" }),
+        "NewSnapshot" => {
+            json!({ "name": "before the upgrade", "description": "ticket 4711", "memory": false, "quiesce": false })
+        }
+        "Operation" => json!({
+            "id": "01935a6f-2f2e-7b21-9f0e-0c8f6c1d2e3f", "platform_id": 1, "platform": "berlin", "vm_id": 17,
+            "vm_moref": "vm-42", "vm_name": "web-1", "action": "create_snapshot",
+            "arguments": { "name": "before the upgrade", "description": "ticket 4711", "memory": false, "quiesce": false },
+            "state": "succeeded", "progress": 100, "task": "task-8123", "result": { "snapshot": "snapshot-91" },
+            "code": null, "detail": null, "requested_by": "deploy",
+            "request_id": "01935a6f-2f2e-7b21-9f0e-0c8f6c1d2e3e", "created_at": THEN, "started_at": THEN,
+            "sent_at": THEN, "ended_at": THEN,
+        }),
+        "AuditEntry" => json!({
+            "id": 4711, "at": THEN, "entry": "outcome", "actor": "deploy", "client": null,
+            "request_id": "01935a6f-2f2e-7b21-9f0e-0c8f6c1d2e3e", "action": "create_snapshot", "platform": "berlin",
+            "target": "vm-42", "target_name": "web-1", "operation_id": "01935a6f-2f2e-7b21-9f0e-0c8f6c1d2e3f",
+            "outcome": "ok", "code": null, "detail": null, "before": null, "after": { "snapshot": "snapshot-91" },
+        }),
+        "Health" => json!({ "status": "ok" }),
+        "PlatformPage" => page("Platform"),
+        "HostPage" => page("Host"),
+        "VmPage" => page("Vm"),
+        "DatastorePage" => page("Datastore"),
+        "ClusterPage" => page("Cluster"),
+        "OperationPage" => page("Operation"),
+        "AuditPage" => page("AuditEntry"),
         "Datastore" => json!({
             "id": 3, "platform_id": 1, "platform": "berlin", "moref": "datastore-15", "name": "ssd-1", "type": "VMFS",
             "url": "ds:///vmfs/volumes/5f2a7c1e-1b2c3d4e-5f60-b4c04f4d3532/", "overall_status": "green",
@@ -108,4 +137,8 @@ fn vm() -> Value {
         "custom_attributes": { "Owner": "web team" }, "booted_at": THEN, "first_seen_at": THEN, "removed_at": null,
         "metrics": null,
     })
+}
+
+fn page(schema: &str) -> Value {
+    json!({ "items": [of(schema)], "next_cursor": null })
 }

@@ -31,10 +31,10 @@ use crate::store::registry::{Address, Registered};
 use crate::vsphere::Trial;
 
 /// Characters of a password; more than any server takes.
-pub const LONGEST_PASSWORD: usize = 4096;
+pub(in crate::api) const LONGEST_PASSWORD: usize = 4096;
 
 /// Characters of certificates as PEM.
-pub const LONGEST_PEM: usize = 32_768;
+pub(in crate::api) const LONGEST_PEM: usize = 32_768;
 
 /// When to try again where the key ring is missing: a person has to bring it.
 const KEYS_RETRY: Duration = Duration::from_secs(30);
@@ -42,7 +42,10 @@ const KEYS_RETRY: Duration = Duration::from_secs(30);
 pub(super) fn routes() -> Router<Context> {
     Router::new()
         .route("/api/virt-center/platforms/", get(list).post(add))
-        .route("/api/virt-center/platforms/{id}/", get(show).patch(edit).delete(remove))
+        .route(
+            "/api/virt-center/platforms/{id}/",
+            get(show).patch(edit).delete(remove),
+        )
         .route("/api/virt-center/platforms/{id}/test/", post(test))
         .route("/api/virt-center/platforms/{id}/sync/", post(sync))
         .route("/api/virt-center/platforms/{id}/maintenance/", post(maintenance))
@@ -222,7 +225,8 @@ async fn add(
             new.name
         )));
     }
-    let after = json!({ "address": audited(&address), "active": new.active.unwrap_or(true), "password": "set" });
+    let after =
+        json!({ "address": audited(&address), "active": new.active.unwrap_or(true), "password": "set" });
     let change = Changing {
         context: &context,
         caller: &caller,
@@ -253,7 +257,10 @@ async fn edit(
         return Err(Problem::bad_request("bad_body", "There is nothing to change."));
     }
     let address = wanted.apply(&platform.address)?;
-    if change.revision.is_some_and(|revision| revision != platform.revision) {
+    if change
+        .revision
+        .is_some_and(|revision| revision != platform.revision)
+    {
         return Err(registrar::Error::Store(store::Error::Registry {
             name: platform.name,
             refusal: Refusal::ChangedMeanwhile,
@@ -327,7 +334,7 @@ async fn remove(
 ) -> Result<StatusCode, Problem> {
     let platform = registered(&context, &caller, id).await?;
     if body.confirm.or(query.confirm).as_ref() != Some(&platform.name) {
-        return Err(Problem::conflict(
+        return Err(Problem::unprocessable(
             "not_confirmed",
             "Say the exact name of the platform in `confirm`, in the body or in the query.",
         ));
@@ -363,7 +370,9 @@ async fn maintenance(
     audit
         .audited(async {
             let database = context.database();
-            Ok(database.set_platform_maintenance(&platform, wanted.enabled).await?)
+            Ok(database
+                .set_platform_maintenance(&platform, wanted.enabled)
+                .await?)
         })
         .await?;
     Ok(Json(current(&context, platform.id).await?))
@@ -374,7 +383,9 @@ async fn sync(
     caller: Caller,
     Path(id): Path<i32>,
     Query(Nothing {}): Query<Nothing>,
-    extract::Json { value: Nothing {}, .. }: extract::Json<Nothing>,
+    extract::Json {
+        value: Nothing {}, ..
+    }: extract::Json<Nothing>,
 ) -> Result<(StatusCode, Json<Platform>), Problem> {
     let platform = registered(&context, &caller, id).await?;
     let audit = Changing {
@@ -398,7 +409,9 @@ async fn test(
     caller: Caller,
     Path(id): Path<i32>,
     Query(Nothing {}): Query<Nothing>,
-    extract::Json { value: Nothing {}, .. }: extract::Json<Nothing>,
+    extract::Json {
+        value: Nothing {}, ..
+    }: extract::Json<Nothing>,
 ) -> Result<Json<Tried>, Problem> {
     let platform = registered(&context, &caller, id).await?;
     let audit = Changing {
@@ -472,7 +485,10 @@ struct Changing<'a> {
 
 impl Changing<'_> {
     /// Writes the intent, does the work, writes the outcome. Without an intent nothing is done.
-    async fn audited<T>(&self, work: impl Future<Output = Result<T, registrar::Error>>) -> Result<T, Problem> {
+    async fn audited<T>(
+        &self,
+        work: impl Future<Output = Result<T, registrar::Error>>,
+    ) -> Result<T, Problem> {
         let client = self.caller.client.to_string();
         let mut entry = self.caller.entry(Kind::Intent, &client);
         entry.platform = Some(self.platform);
@@ -535,20 +551,32 @@ fn password(text: String) -> Result<Secret, Problem> {
     }
 }
 
-fn trust(verify: Option<bool>, pem: Option<&String>, digits: Option<&String>) -> Result<Option<Trust>, Problem> {
+fn trust(
+    verify: Option<bool>,
+    pem: Option<&String>,
+    digits: Option<&String>,
+) -> Result<Option<Trust>, Problem> {
     match (verify, pem, digits) {
         (None, None, None) => Ok(None),
         (Some(true), None, None) => Ok(Some(Trust::System)),
         (Some(false), None, None) => Ok(Some(Trust::Off)),
         (None, Some(pem), None) => {
             if pem.is_empty() || pem.chars().count() > LONGEST_PEM || pem.contains('\0') {
-                return Err(bad_body("ca_pem", &format!("must be 1 to {LONGEST_PEM} characters of PEM text")));
+                return Err(bad_body(
+                    "ca_pem",
+                    &format!("must be 1 to {LONGEST_PEM} characters of PEM text"),
+                ));
             }
             Ok(Some(Trust::CaPem(pem.clone())))
         }
         (None, None, Some(digits)) => thumbprint(digits)
             .map(|thumbprint| Some(Trust::Thumbprint(thumbprint)))
-            .ok_or_else(|| bad_body("thumbprint", "is not a SHA-256 thumbprint of 64 hexadecimal digits")),
+            .ok_or_else(|| {
+                bad_body(
+                    "thumbprint",
+                    "is not a SHA-256 thumbprint of 64 hexadecimal digits",
+                )
+            }),
         _ => Err(Problem::unprocessable(
             "trust_ambiguous",
             "tls_verify, ca_pem and thumbprint exclude each other: which certificate is trusted?",

@@ -1,4 +1,4 @@
-//! VMs, with their newest sample, disks, network adapters and snapshots. Actions on them are elsewhere.
+//! VMs, with their newest sample, disks and network adapters. Snapshots and actions are [`super::actions`].
 
 use std::collections::HashMap;
 
@@ -12,13 +12,12 @@ use crate::api::extract::{Nothing, Path, Query};
 use crate::api::listing::{Asked, Sent, VMS, key};
 use crate::api::problem::Problem;
 use crate::model::ids::EntityKind;
-use crate::store::reading::{Disk, Listed, Newest, Nic, Record, SnapshotNode, Vm};
+use crate::store::reading::{Disk, Listed, Newest, Nic, Record, Vm};
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
         .route("/api/virt-center/vms/", get(list))
         .route("/api/virt-center/vms/{id}/", get(show))
-        .route("/api/virt-center/vms/{id}/snapshots/", get(snapshots))
 }
 
 /// A host or VM and its newest sample.
@@ -35,11 +34,6 @@ struct Details {
     vm: WithMetrics<Vm>,
     disks: Vec<Disk>,
     nics: Vec<Nic>,
-}
-
-#[derive(Debug, Serialize)]
-struct Tree {
-    items: Vec<SnapshotNode>,
 }
 
 /// The newest samples of a page, where they are wanted.
@@ -94,17 +88,5 @@ async fn show(
         },
         disks: reader.disks(id).await?,
         nics: reader.nics(id).await?,
-    }))
-}
-
-async fn snapshots(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(id): Path<i32>,
-    Query(Nothing {}): Query<Nothing>,
-) -> Result<Json<Tree>, Problem> {
-    find(&context, &caller, id).await?;
-    Ok(Json(Tree {
-        items: context.reader().snapshots(id).await?,
     }))
 }

@@ -132,7 +132,12 @@ pub(super) struct Act {
     #[arg(long)]
     pub(super) no_wait: bool,
     /// Seconds to wait at most.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600, conflicts_with = "no_wait")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 3600,
+        conflicts_with = "no_wait"
+    )]
     pub(super) wait: u64,
 }
 

@@ -42,9 +42,13 @@ pub(super) struct Client {
 pub(super) enum Error {
     #[error("{0:?} is no URL of an API; write it as in https://collector.example.com:8443")]
     Url(String),
-    #[error("the token would go over the network in clear; write https:// in --api, or use a loopback address")]
+    #[error(
+        "the token would go over the network in clear; write https:// in --api, or use a loopback address"
+    )]
     Clear,
-    #[error("cannot reach the API at {at}: {reason}; is it on ([api] listen in config.toml), and is the service running?")]
+    #[error(
+        "cannot reach the API at {at}: {reason}; is it on ([api] listen in config.toml), and is the service running?"
+    )]
     Unreachable { at: String, reason: String },
     #[error("{at} does not answer as the API of virt-collector ({what})")]
     Strange { at: String, what: String },
@@ -177,14 +181,18 @@ impl Client {
         if status == StatusCode::NO_CONTENT {
             return Ok(Value::Null);
         }
-        let body: Value =
-            serde_json::from_slice(&bytes).map_err(|_not_json| strange(format!("status {status} without JSON")))?;
+        let body: Value = serde_json::from_slice(&bytes)
+            .map_err(|_not_json| strange(format!("status {status} without JSON")))?;
         if status.is_success() {
             return Ok(body);
         }
         let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
         match (text("code"), text("detail"), text("request_id")) {
-            (Some(code), Some(detail), Some(request)) => Err(Error::Refused { code, detail, request }),
+            (Some(code), Some(detail), Some(request)) => Err(Error::Refused {
+                code,
+                detail,
+                request,
+            }),
             _ => Err(strange(format!("status {status}"))),
         }
     }
@@ -229,14 +237,29 @@ mod tests {
         let file = directory.path().join("token");
         std::fs::write(&file, "vc_1_x\n").unwrap();
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let refused = |url: &str| Client::new(url, &file, &Trust::Off).err().map(|error| error.to_string());
-        for url in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1/", "https://api.example.com"] {
+        let refused = |url: &str| {
+            Client::new(url, &file, &Trust::Off)
+                .err()
+                .map(|error| error.to_string())
+        };
+        for url in [
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "http://localhost:1/",
+            "https://api.example.com",
+        ] {
             assert_eq!(refused(url), None, "{url}");
         }
         for url in ["http://api.example.com", "http://192.0.2.1:9274"] {
             assert!(refused(url).unwrap().contains("in clear"), "{url}");
         }
-        for url in ["", "api.example.com", "ftp://127.0.0.1", "http://", "http://127.0.0.1/?x"] {
+        for url in [
+            "",
+            "api.example.com",
+            "ftp://127.0.0.1",
+            "http://",
+            "http://127.0.0.1/?x",
+        ] {
             assert!(refused(url).unwrap().contains("no URL"), "{url}");
         }
     }
