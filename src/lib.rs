@@ -34,7 +34,7 @@
 //! | 3 | [`telemetry`] [`supervise`] | metrics and logs; named tasks that stop in order |
 //! | 4 | [`budget`] [`soap`] [`store`] | the byte budget; bytes ⇄ typed calls; rows ⇄ TimescaleDB |
 //! | 5 | [`vsphere`] [`ingest`] | a platform in domain terms; windows → committed rows |
-//! | 6 | [`inventory`] [`collect`] | who there is; whom to poll when, and from where |
+//! | 6 | [`inventory`] [`collect`] [`operate`] | who there is; whom to poll when, and from where; actions on VMs |
 //! | 7 | [`admin`] | `/metrics`, `/livez`, `/readyz` |
 //! | 8 | [`app`] | builds, wires, starts and stops |
 //! | 9 | [`cli`] | one file per subcommand |
@@ -61,6 +61,7 @@ pub mod error;
 pub mod ingest;
 pub mod inventory;
 pub mod model;
+pub mod operate;
 pub mod retry;
 pub mod secret;
 pub mod soap;

@@ -12,7 +12,7 @@ const LINES: &[&[&str]] = &[
     &["telemetry", "supervise"],
     &["budget", "soap", "store"],
     &["vsphere", "ingest"],
-    &["inventory", "collect"],
+    &["inventory", "collect", "operate"],
     &["admin"],
     &["app"],
     &["cli"],
