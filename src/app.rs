@@ -5,7 +5,8 @@
 //! become free; polls finish and rows are flushed → sessions log out → leases are released → the endpoint closes.
 //!
 //! Tasks: `database` (looks at its health), `collectors` (announces this one, looks at the others, and says which
-//! platforms to take and which to hand over), `registry` (says which platforms run here), and per platform those of
+//! platforms to take and which to hand over), `registry` (says which platforms run here), `operations heard` (tells them
+//! of actions that enter the queue), and per platform those of
 //! [`platform`].
 
 mod fleet;
@@ -32,6 +33,7 @@ use crate::error::Chain;
 use crate::ingest::writers::Writers;
 use crate::listen;
 use crate::listen::tls::{Tls, TlsError};
+use crate::operate;
 use crate::registrar::Registrar;
 use crate::store;
 use crate::store::Database;
@@ -180,6 +182,7 @@ impl App {
         }
 
         let (standing_sender, standing) = watch::channel(Standing::default());
+        let (asked_sender, asked) = watch::channel(0);
         let (names_sender, names) = watch::channel(BTreeSet::new());
         let shared = fleet::Shared {
             collection,
@@ -190,6 +193,7 @@ impl App {
             budget: Budget::new(memory),
             owner: owner.clone(),
             standing,
+            asked,
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
         };
@@ -219,6 +223,10 @@ impl App {
             fleet: Arc::clone(&fleet),
             tasks: tasks.clone(),
         };
+        tasks.spawn(
+            "operations heard",
+            operate::hear(database.clone(), asked_sender, tasks.stopping()),
+        );
         tasks.spawn("registry", registry.keep(tasks.stopping()));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_configured = n_platforms, "started");
         Ok(Self {

@@ -12,7 +12,7 @@ const LINES: &[&[&str]] = &[
     &["telemetry", "supervise"],
     &["budget", "listen", "soap", "store"],
     &["vsphere", "ingest"],
-    &["inventory", "collect", "registrar"],
+    &["inventory", "collect", "operate", "registrar"],
     &["admin", "api"],
     &["app"],
     &["cli"],
