@@ -24,6 +24,7 @@ mod password;
 mod platform;
 mod run;
 mod sync;
+mod token;
 
 use std::error::Error;
 use std::fmt;
@@ -74,6 +75,8 @@ enum Command {
     Platform(Box<platform::Platform>),
     /// Have a platform's inventory read now
     Sync(sync::Sync),
+    /// Who may use the admin API: create, list, revoke
+    Token(token::Token),
 }
 
 /// Where the configuration is.
@@ -184,6 +187,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(command) => command.execute(),
         Command::Platform(command) => command.execute(),
         Command::Sync(command) => command.execute(),
+        Command::Token(command) => command.execute(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
