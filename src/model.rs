@@ -1,11 +1,12 @@
 //! Plain values that modules pass to one another.
 //!
-//! Owns: identities, samples, gaps, inventory, filters, and the tables of columns. Never does: I/O, serialisation, policy.
+//! Owns: identities, samples, gaps, inventory, filters, operations, and the tables of columns. Never does: I/O, policy.
 
 pub mod columns;
 pub mod filter;
 pub mod gap;
 pub mod ids;
 pub mod inventory;
+pub mod operation;
 pub mod sample;
 pub mod status;

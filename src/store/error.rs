@@ -297,6 +297,21 @@ pub enum Error {
         /// The platform.
         platform: PlatformId,
     },
+    /// An operation that was written in this transaction is not there.
+    #[error("operation {id} is not in the database")]
+    NoOperation {
+        /// Its key.
+        id: uuid::Uuid,
+    },
+    /// An operation that only another version can read.
+    #[error("operation {id} cannot be read by this version; was it asked for through a newer one?")]
+    Operation {
+        /// Its key.
+        id: uuid::Uuid,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// What the registry of platforms refuses.
     #[error("platform {name:?} {refusal}")]
     Registry {
@@ -470,6 +485,8 @@ impl Error {
             Self::Settings { .. }
             | Self::CaFile { .. }
             | Self::UnknownPlatform { .. }
+            | Self::NoOperation { .. }
+            | Self::Operation { .. }
             | Self::Registry { .. }
             | Self::NotOwner { .. } => Class::Permanent,
         }
