@@ -1,0 +1,3 @@
+//! Actions against vcsim, the peer that we did not write.
+
+use super::*;
