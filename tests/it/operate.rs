@@ -8,15 +8,18 @@ mod peer;
 mod queue;
 mod refusals;
 
+use std::path::Path;
 use std::time::Duration;
 
-use support::database::Role;
+use support::collector::{Collector, Platform, Settings};
+use support::database::{Database as TestDatabase, Role};
+use support::process::free_address;
 use tokio_postgres::Client;
 use uuid::Uuid;
 use virt_collector::model::ids::VmId;
 use virt_collector::model::operation::{Action, NewSnapshot, Operation, Outcome, State};
-use virt_collector::store::Database;
 use virt_collector::store::operation::{Submission, Submitted};
+use virt_collector::store::{Database, Owner};
 use vsphere_simulator::{Event, OperationRecord, Rule, Spec};
 
 use crate::rig::{Daemon, Rig, small};
@@ -131,6 +134,41 @@ impl Desk {
     async fn stop(self) {
         self.daemon.stop().await;
     }
+}
+
+/// A collector as a process, with one platform.
+fn collector(directory: &Path, database: &TestDatabase, platform: Platform) -> Collector {
+    let settings = Settings {
+        database: database.url(Role::Writer),
+        owner: database.url(Role::Owner),
+        interval: Duration::from_secs(300),
+        discovery_interval: Duration::from_secs(3600),
+        listen: free_address().unwrap(),
+        top: String::new(),
+        more: String::new(),
+        platforms: vec![platform],
+    };
+    Collector::prepare(
+        Path::new(env!("CARGO_BIN_EXE_virt-collector")),
+        directory,
+        &settings,
+    )
+    .unwrap()
+}
+
+fn settings(database: &TestDatabase) -> virt_collector::store::Settings {
+    use virt_collector::config::{Account, Database, DatabaseTls};
+
+    let account = Account {
+        url: database.url(Role::Writer),
+        password_file: None,
+    };
+    let config = Database {
+        writer: account.clone(),
+        owner: None,
+        tls: DatabaseTls::Auto { ca_file: None },
+    };
+    virt_collector::store::Settings::new(&config, &account, &Owner::random()).unwrap()
 }
 
 async fn vm_id(sql: &Client, moref: &str) -> VmId {

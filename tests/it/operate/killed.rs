@@ -3,14 +3,11 @@
 //! The daemon is a process of its own. The simulator holds it at the point where it is to die: a rule keeps a call
 //! back, and what the database and the simulator show says that it got there.
 
-use std::path::Path;
-
 use super::*;
-use support::collector::{Collector, Platform, Settings};
+use support::collector::{Collector, Platform};
 use support::database::Database as TestDatabase;
-use support::process::{Signal, free_address};
+use support::process::Signal;
 use virt_collector::model::operation::Action as A;
-use virt_collector::store::Owner;
 use vsphere_simulator::{Action as Do, Simulator};
 
 /// Longer than any test: the daemon dies first.
@@ -42,7 +39,8 @@ impl Stage {
         })
         .await
         .unwrap();
-        let mut collector = collector(&directory.path().join("a"), &database, &simulator);
+        let lab = Platform::simulated("lab", &simulator);
+        let mut collector = collector(&directory.path().join("a"), &database, lab);
         collector.migrate().await.unwrap();
         collector.start().await.unwrap();
         let sql = database.connect(Role::Superuser).await.unwrap();
@@ -130,40 +128,6 @@ impl Stage {
     fn calls(&self, method: &str) -> u64 {
         self.simulator.calls().count(method)
     }
-}
-
-fn collector(directory: &Path, database: &TestDatabase, simulator: &Simulator) -> Collector {
-    let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
-        interval: Duration::from_secs(300),
-        discovery_interval: Duration::from_secs(3600),
-        listen: free_address().unwrap(),
-        top: String::new(),
-        more: String::new(),
-        platforms: vec![Platform::simulated("lab", simulator)],
-    };
-    Collector::prepare(
-        Path::new(env!("CARGO_BIN_EXE_virt-collector")),
-        directory,
-        &settings,
-    )
-    .unwrap()
-}
-
-fn settings(database: &TestDatabase) -> virt_collector::store::Settings {
-    use virt_collector::config::{Account, Database, DatabaseTls};
-
-    let account = Account {
-        url: database.url(Role::Writer),
-        password_file: None,
-    };
-    let config = Database {
-        writer: account.clone(),
-        owner: None,
-        tls: DatabaseTls::Auto { ca_file: None },
-    };
-    virt_collector::store::Settings::new(&config, &account, &Owner::random()).unwrap()
 }
 
 /// What becomes of a dead collector's lease and announcement in 30 s.
@@ -337,7 +301,7 @@ async fn a_collector_that_takes_over_in_the_middle_goes_on_and_the_one_that_stoo
     let mut other = collector(
         &stage.directory.path().join("b"),
         &stage.database,
-        &stage.simulator,
+        Platform::simulated("lab", &stage.simulator),
     );
     other.start().await.unwrap();
     let epoch = "SELECT epoch FROM virt_platform_lease WHERE until > clock_timestamp()";
@@ -377,7 +341,7 @@ async fn a_collector_that_stops_in_order_hands_an_action_over_in_the_middle() {
     let mut other = collector(
         &stage.directory.path().join("b"),
         &stage.database,
-        &stage.simulator,
+        Platform::simulated("lab", &stage.simulator),
     );
     other.start().await.unwrap();
     assert!(stage.collector.stop(LONG).await.unwrap().unwrap().success());
