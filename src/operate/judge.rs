@@ -205,6 +205,17 @@ pub(super) fn found(snapshot: Option<String>, note: String) -> End {
     })
 }
 
+/// The end of a task that was found although the answer to its call was lost.
+pub(super) fn found_again(end: End, task: &MoRef) -> End {
+    match end {
+        End::Succeeded(outcome) => End::Succeeded(Outcome {
+            note: Some(format!("the platform's answer was lost; found again as {task}")),
+            ..outcome
+        }),
+        other => other,
+    }
+}
+
 /// What a refusal or a failed task means.
 pub(super) fn of_fault(action: &Action, fault: &Fault) -> End {
     use FaultKind as F;

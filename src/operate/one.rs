@@ -237,6 +237,7 @@ impl Hands {
             })
             .await?;
         operation.seen_before = Some(seen);
+        operation.sent_at_source = Some(source_time);
         if !is_ours {
             tracing::error!(operation = %id, "an action was sent by somebody else; leaving it alone");
             return Err(Left::Ended);
@@ -351,17 +352,27 @@ impl Hands {
         }
     }
 
-    /// Servers forget tasks some minutes after their end.
+    /// Servers forget tasks some minutes after their end; the history of a vCenter remembers them.
     async fn task_gone(&self, operation: &Operation, task: &MoRef, until: Instant) -> Result<End, Left> {
+        let gone = |trouble: Trouble| {
+            let words = format!(
+                "the platform has forgotten {task}, and cannot be asked what became of it: {}",
+                Chain(&trouble)
+            );
+            End::Unknown(Code::TaskGone, words)
+        };
+        let since = operation.sent_at_source.unwrap_or(Stamp::from_micros(0));
+        let history = match self.history(operation, since, until).await? {
+            Ok(history) => history,
+            Err(trouble) => return Ok(gone(trouble)),
+        };
+        let remembered = history.iter().find(|info| info.task == task.as_str());
+        if let Some(end) = remembered.and_then(|info| judge::of_task(&operation.action, info)) {
+            return Ok(end);
+        }
         let vm = match self.vm_now(operation, until).await? {
             Ok(vm) => vm,
-            Err(trouble) => {
-                let words = format!(
-                    "the platform has forgotten {task}, and the VM cannot be asked: {}",
-                    Chain(&trouble)
-                );
-                return Ok(End::Unknown(Code::TaskGone, words));
-            }
+            Err(trouble) => return Ok(gone(trouble)),
         };
         Ok(judge::evidence(operation, &vm).unwrap_or_else(|| {
             End::Unknown(
@@ -436,7 +447,12 @@ impl Hands {
                         .note_accepted(&self.lease, operation.id, Some(&task))
                 })
                 .await?;
-                return self.follow(operation, &task, until).await;
+                // The history may tell of one that is no longer there to be asked.
+                let end = match judge::of_task(&operation.action, info) {
+                    Some(end) => end,
+                    None => self.follow(operation, &task, until).await?,
+                };
+                return Ok(judge::found_again(end, &task));
             }
             if let Some(end) = judge::evidence(operation, &vm) {
                 return Ok(end);
@@ -476,11 +492,21 @@ impl Hands {
         if !recent.is_empty() {
             return Ok(Ok(recent));
         }
+        Ok(self.history(operation, sent, until).await?.map(fitting))
+    }
+
+    /// The VM's tasks since the call was sent.
+    async fn history(
+        &self,
+        operation: &Operation,
+        sent: Stamp,
+        until: Instant,
+    ) -> Result<Result<Vec<TaskInfo>, Trouble>, Left> {
         let since = sent.minus(judge::QUEUE_TIME_SLACK);
-        let history = self.reach(until, || async {
+        self.reach(until, || async {
             Ok(self.vsphere.task_history(&operation.vm_moref, since).await?)
-        });
-        Ok(history.await?.map(fitting))
+        })
+        .await
     }
 
     async fn vm_now(&self, operation: &Operation, until: Instant) -> Result<Result<VmNow, Trouble>, Left> {
