@@ -290,10 +290,10 @@ async fn a_caller_that_goes_away_before_the_answer_leaves_the_effect_and_before_
         let call = envelope(OFF);
         tokio::select! {
             reply = desk.client.post(&call) => panic!("{reply:?}"),
-            () = seen => {}
+            seen = tokio::time::timeout(Duration::from_secs(30), seen) => seen.expect("no effect"),
         }
     };
-    let id = rules.add(Rule::on("PowerOffVM_Task", Action::Hold { millis: 60_000 }));
+    let id = rules.add(Rule::on("PowerOffVM_Task", Action::Hold { millis: 600_000 }));
     gone(&|| world.operations().len() == 1).await;
     assert_eq!(desk.power().await, "poweredOff");
     rules.remove(id);
