@@ -281,7 +281,9 @@ impl Context<'_> {
             Call::CreateCollectorForTasks { .. }
             | Call::ReadNextTasks { .. }
             | Call::RewindCollector
-            | Call::DestroyCollector => self.task_history(out, session)?,
+            | Call::DestroyCollector => {
+                history::answer(self.service, self.state, self.request, session, out)?
+            }
             Call::QueryOptions { name } => self.options(out, name.as_deref())?,
             Call::QueryPerfProviderSummary { entity } => {
                 self.perf(|source| source.provider(out, entity))?;
@@ -373,46 +375,6 @@ impl Context<'_> {
                 }
             }
             _ => {}
-        }
-        Ok(())
-    }
-
-    /// The methods of the task history.
-    fn task_history(&self, out: &mut String, session: &str) -> Result<(), Fault> {
-        let sessions = &self.service.sessions;
-        let this = &self.request.this;
-        let unknown = || Fault::not_found(&this.kind, &this.value);
-        let collector = || {
-            let found = sessions.history(session, &this.value);
-            found
-                .filter(|_| this.kind == "TaskHistoryCollector")
-                .ok_or_else(unknown)
-        };
-        match &self.request.call {
-            Call::CreateCollectorForTasks { filter } => {
-                let made = TaskCollector::new(self.state, filter)?;
-                let made = sessions.add_history(session, made, properties::MAX_COLLECTORS);
-                let made = made.ok_or_else(|| {
-                    Fault::new(
-                        "InvalidState",
-                        "The operation is not allowed in the current state.",
-                    )
-                })?;
-                moref(out, "returnval", "TaskHistoryCollector", &made);
-            }
-            Call::ReadNextTasks { most } => {
-                let found = lock(&*collector()?).next(self.state, *most)?;
-                for number in found {
-                    out.push_str("<returnval>");
-                    properties::task_info(out, self.state, number);
-                    out.push_str("</returnval>\n");
-                }
-            }
-            Call::RewindCollector => lock(&*collector()?).rewind(),
-            _ => {
-                collector()?;
-                sessions.remove_history(session, &this.value);
-            }
         }
         Ok(())
     }

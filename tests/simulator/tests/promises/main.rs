@@ -16,10 +16,13 @@
 
 mod changes;
 mod desk;
+mod history;
 mod inventory;
 mod power;
+mod refusals;
 mod snapshots;
 mod support;
+mod tasks;
 
 use std::time::Duration;
 
