@@ -3,12 +3,13 @@
 //! Owns: the dispatch, the check of `_this`, the authentication rule of each method. Properties and
 //! performance data are written by their own modules. Never touches a socket.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::calls::Calls;
 use crate::clock::History;
 use crate::grid;
 use crate::perf::Source;
+use crate::perf::prepared::Prepared;
 use crate::properties::{self, Continuation, Obj, Scope, View};
 use crate::rules::{Effects, Rules};
 use crate::session::{Refused, SessionInfo, Sessions};
@@ -39,6 +40,26 @@ pub(crate) struct Service {
     pub(crate) rules: Rules,
     pub(crate) sessions: Sessions,
     pub(crate) calls: Calls,
+    pub(crate) prepared: OnceLock<Prepared>,
+}
+
+impl Service {
+    /// Prepares what QueryPerf will be asked for; only the first time counts.
+    pub(crate) fn prepare(&self, counters: &[usize], ahead: i64) {
+        let (state, history) = self.world.look();
+        let newest = grid::newest_stamp(history.reading.horizon);
+        let source = Source {
+            state: &state,
+            reading: history.reading,
+            not_lived: &history.not_lived,
+            empty_entities: self.spec.empty_entities,
+            max_query_metrics: self.spec.max_query_metrics,
+            prepared: None,
+        };
+        let stamps = newest - grid::RING..grid::ceil(newest + ahead, grid::INTERVAL);
+        self.prepared
+            .get_or_init(|| Prepared::new(&source, counters, stamps));
+    }
 }
 
 /// A successful answer.
@@ -288,6 +309,7 @@ impl Context<'_> {
             not_lived: &self.history.not_lived,
             empty_entities: self.service.spec.empty_entities,
             max_query_metrics: self.service.spec.max_query_metrics,
+            prepared: self.service.prepared.get(),
         })
     }
 
