@@ -46,9 +46,8 @@ pub(crate) struct Service {
 impl Service {
     /// Prepares what QueryPerf will be asked for; only the first time counts.
     pub(crate) fn prepare(&self, counters: &[usize], ahead: i64) {
-        let history = self.world.clock().history();
+        let (state, history) = self.world.look();
         let newest = grid::newest_stamp(history.reading.horizon);
-        let state = self.world.read();
         let source = Source {
             state: &state,
             reading: history.reading,
@@ -211,6 +210,7 @@ impl Context<'_> {
             | Call::DestroyPropertyFilter
             | Call::WaitForUpdatesEx { .. }
             | Call::CancelWaitForUpdates
+            | Call::Fetch { .. }
             | Call::ReadNextTasks { .. }
             | Call::RewindCollector
             | Call::DestroyCollector
@@ -248,6 +248,16 @@ impl Context<'_> {
             Call::CancelRetrievePropertiesEx { token } => {
                 let rest = sessions.take_token(session, token);
                 rest.ok_or_else(|| Fault::invalid_property("token"))?;
+            }
+            Call::Fetch { path } => {
+                let this = &self.request.this;
+                if this.kind == "ServiceInstance" && path == "content" {
+                    self.service_content(out);
+                    return Ok(());
+                }
+                let object = properties::named(self.state, this).or_else(|| self.views()(this));
+                let object = object.ok_or_else(|| Fault::not_found(&this.kind, &this.value))?;
+                properties::fetch(out, &self.scope(), &object, path)?;
             }
             Call::CreateContainerView {
                 container,

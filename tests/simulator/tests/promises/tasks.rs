@@ -373,3 +373,68 @@ async fn a_vm_that_is_deleted_under_a_task_fails_it() {
     assert_eq!(one(&info, "entity type=\"VirtualMachine\"", "entity"), VM);
     desk.end().await;
 }
+
+/// pyvmomi reads property by property, and waits for whole tasks.
+#[tokio::test]
+async fn other_clients_read_and_wait_for_tasks_in_their_own_way() {
+    let desk = slow().await;
+    let fetch = async |kind: &str, moref: &str, path: &str| {
+        desk.call("Fetch", kind, moref, &format!("<prop>{path}</prop>"))
+            .await
+    };
+    let power = fetch("VirtualMachine", VM, "runtime.powerState").await;
+    assert!(
+        power
+            .body
+            .contains("<returnval xsi:type=\"VirtualMachinePowerState\">poweredOn</returnval>"),
+        "{power:?}"
+    );
+    let unset = fetch("VirtualMachine", VM, "snapshot").await;
+    assert!(
+        unset.status == 200 && !unset.body.contains("returnval"),
+        "{unset:?}"
+    );
+    assert_eq!(
+        fault_of(&fetch("VirtualMachine", VM, "speed").await),
+        "InvalidProperty"
+    );
+    assert_eq!(
+        fault_of(&fetch("Task", "task-9", "info").await),
+        "ManagedObjectNotFound"
+    );
+    let content = fetch("ServiceInstance", "ServiceInstance", "content").await;
+    assert!(content.body.contains("<about>"), "{content:?}");
+
+    let task = desk.task("PowerOffVM_Task", "").await;
+    let filter = format!(
+        "<spec><propSet><type>Task</type><all>true</all></propSet><objectSet><obj type=\"Task\">{task}</obj></objectSet></spec><partialUpdates>true</partialUpdates>"
+    );
+    let made = desk
+        .call("CreateFilter", "PropertyCollector", "propertyCollector", &filter)
+        .await;
+    assert_eq!(made.status, 200, "{made:?}");
+    let told = desk
+        .call(
+            "WaitForUpdates",
+            "PropertyCollector",
+            "propertyCollector",
+            "<version></version>",
+        )
+        .await;
+    assert!(
+        told.body
+            .contains("<name>info</name><op>assign</op><val xsi:type=\"TaskInfo\">"),
+        "{told:?}"
+    );
+    let vm = "<specSet><propSet><type>VirtualMachine</type><all>true</all></propSet><objectSet><obj type=\"VirtualMachine\">vm-10001</obj></objectSet></specSet><options/>";
+    let too_much = desk
+        .call(
+            "RetrievePropertiesEx",
+            "PropertyCollector",
+            "propertyCollector",
+            vm,
+        )
+        .await;
+    assert_eq!(fault_of(&too_much), "NotSupported");
+    desk.end().await;
+}
