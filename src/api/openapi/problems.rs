@@ -43,11 +43,6 @@ pub const CODES: &[Code] = &[
     ),
     code(
         400,
-        "contradiction",
-        "`confirm` is one thing in the query and another in the body",
-    ),
-    code(
-        400,
         "bad_idempotency_key",
         "`Idempotency-Key` is empty, too long, stands twice, or has characters that are not visible ASCII",
     ),
@@ -125,6 +120,16 @@ pub const CODES: &[Code] = &[
         422,
         "idempotency_key_reused",
         "the `Idempotency-Key` was used for another request; take a new one for each action",
+    ),
+    code(
+        422,
+        "contradiction",
+        "`confirm` is one thing in the query and another in the body",
+    ),
+    code(
+        422,
+        "nothing_to_change",
+        "the body of a change has nothing that is to be another value",
     ),
     code(422, "bad_value", "a text is too long or holds control characters"),
     code(
