@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -103,6 +103,11 @@ impl Server {
             self.context.metrics().denied(Denied::RateLimited);
             let detail = "Too many requests come from this address.";
             return Problem::too_many("rate_limited", detail, wait).into_response();
+        }
+        let hosts = request.headers().get_all(header::HOST).iter().count();
+        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+            let detail = "The header Host must stand once.";
+            return Problem::bad_request("bad_host", detail).closing().into_response();
         }
         let Ok(permit) = Arc::clone(self.context.at_work()).try_acquire_owned() else {
             self.context.metrics().denied(Denied::Overloaded);
