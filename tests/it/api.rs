@@ -1,5 +1,10 @@
 //! The admin API through its sockets: the daemon in this process, a database with two platforms that no collector
 //! has, so that what is asked for stays in the queue, and a client that is no better than it must be.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly and have no supervisor"
+)]
 
 mod attack;
 mod input;
