@@ -8,6 +8,8 @@
 //! | [`limit`] | how often somebody may ask |
 //! | [`context`] | what routes get: the database, the caller, the audit log |
 //! | [`extract`] | paths, queries and bodies, refused in plain words where they are not as they must be |
+//! | [`listing`] | what lists may be asked for, and their pages |
+//! | [`openapi`] | the document of all of it |
 //! | [`problem`] | every answer that is not a success, as RFC 9457 says |
 //! | [`routes`] | one file per resource |
 //!
@@ -30,6 +32,8 @@ pub mod auth;
 pub mod context;
 pub mod extract;
 pub mod limit;
+pub mod listing;
+pub mod openapi;
 pub mod problem;
 pub mod rights;
 pub mod routes;

@@ -5,7 +5,8 @@
 //! become free; polls finish and rows are flushed → sessions log out → leases are released → the endpoint closes.
 //!
 //! Tasks: `database` (looks at its health), `collectors` (announces this one, looks at the others, and says which
-//! platforms to take and which to hand over), `registry` (says which platforms run here), and per platform those of
+//! platforms to take and which to hand over), `registry` (says which platforms run here), `operations heard` (tells them
+//! of actions that enter the queue), and per platform those of
 //! [`platform`].
 
 mod fleet;
@@ -32,6 +33,8 @@ use crate::error::Chain;
 use crate::ingest::writers::Writers;
 use crate::listen;
 use crate::listen::tls::{Tls, TlsError};
+use crate::operate;
+use crate::registrar::Registrar;
 use crate::store;
 use crate::store::Database;
 use crate::store::Owner;
@@ -45,6 +48,9 @@ use crate::vsphere;
 use fleet::Fleet;
 pub use platform::PlatformHandle;
 use registry::{Registry, Wanted};
+
+/// For one trial that the API was asked for; less than a request may take.
+const TRIAL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often the database's health is looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -159,6 +165,13 @@ impl App {
             let context = api::Context::new(api::Parts {
                 database: api_database.clone(),
                 reader: reader.clone(),
+                registrar: Registrar {
+                    database: api_database.clone(),
+                    keys: keys.file.clone(),
+                    collection: collection.clone(),
+                    configured: platforms.clone(),
+                    trial_deadline: TRIAL_DEADLINE,
+                },
                 keys: keys.file.clone(),
                 health: health.clone(),
                 limits: api.limits,
@@ -169,6 +182,7 @@ impl App {
         }
 
         let (standing_sender, standing) = watch::channel(Standing::default());
+        let (asked_sender, asked) = watch::channel(0);
         let (names_sender, names) = watch::channel(BTreeSet::new());
         let shared = fleet::Shared {
             collection,
@@ -179,6 +193,7 @@ impl App {
             budget: Budget::new(memory),
             owner: owner.clone(),
             standing,
+            asked,
             clock: Arc::new(SystemClock),
             tasks: tasks.clone(),
         };
@@ -208,6 +223,10 @@ impl App {
             fleet: Arc::clone(&fleet),
             tasks: tasks.clone(),
         };
+        tasks.spawn(
+            "operations heard",
+            operate::hear(database.clone(), asked_sender, tasks.stopping()),
+        );
         tasks.spawn("registry", registry.keep(tasks.stopping()));
         tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_configured = n_platforms, "started");
         Ok(Self {

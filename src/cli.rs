@@ -25,6 +25,7 @@ mod platform;
 mod run;
 mod sync;
 mod token;
+mod vm;
 
 use std::error::Error;
 use std::fmt;
@@ -77,6 +78,8 @@ enum Command {
     Sync(sync::Sync),
     /// Who may use the admin API: create, list, revoke
     Token(token::Token),
+    /// VMs through the admin API: list, show, power, snapshots
+    Vm(vm::Vm),
 }
 
 /// Where the configuration is.
@@ -188,6 +191,7 @@ pub fn main() -> ExitCode {
         Command::Platform(command) => command.execute(),
         Command::Sync(command) => command.execute(),
         Command::Token(command) => command.execute(),
+        Command::Vm(command) => command.execute(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

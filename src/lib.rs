@@ -34,7 +34,7 @@
 //! | 3 | [`telemetry`] [`supervise`] | metrics and logs; named tasks that stop in order |
 //! | 4 | [`budget`] [`listen`] [`soap`] [`store`] | the byte budget; connections of HTTP and their limits; bytes ⇄ typed calls; rows ⇄ TimescaleDB |
 //! | 5 | [`vsphere`] [`ingest`] | a platform in domain terms; windows → committed rows |
-//! | 6 | [`inventory`] [`collect`] | who there is; whom to poll when, and from where |
+//! | 6 | [`inventory`] [`collect`] [`operate`] [`registrar`] | who there is; whom to poll when, and from where; actions on VMs; changes of the registry |
 //! | 7 | [`admin`] [`api`] | `/metrics`, `/livez`, `/readyz`; what people and scripts may read and do |
 //! | 8 | [`app`] | builds, wires, starts and stops |
 //! | 9 | [`cli`] | one file per subcommand |
@@ -63,6 +63,8 @@ pub mod ingest;
 pub mod inventory;
 pub mod listen;
 pub mod model;
+pub mod operate;
+pub mod registrar;
 pub mod retry;
 pub mod secret;
 pub mod soap;

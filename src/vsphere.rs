@@ -6,13 +6,14 @@
 //!
 //! In reading order: [`plan`] (targets and what asking for them costs), [`Vsphere::query`], [`perf`] (the answer
 //! becomes windows), [`counters`] (which id feeds which column), [`tracker`] (what there is and what changes: it
-//! keeps a [`mirror`] of [`objects`]), `discovery`.
+//! keeps a [`mirror`] of [`objects`]), `discovery`, [`actions`] (what is done to a VM, once).
 //!
 //! Invariants:
 //! 1. What belongs to a login (counter ids) is used in that login only: after a new one, possibly to an upgraded
 //!    or rebuilt server, the list of counters is read again and the identity compared before anything is asked.
 //! 2. Windows are made in [`perf`] and nowhere else.
 
+pub mod actions;
 pub mod counters;
 mod discovery;
 pub mod mirror;
@@ -129,6 +130,9 @@ pub enum Error {
         #[source]
         source: soap::Error,
     },
+    /// The call of an action failed. It may have been done all the same: [`Error::is_answer_lost`].
+    #[error("the action failed")]
+    Action(#[source] soap::Error),
     /// The server at this address is no longer the same machine.
     #[error(
         "the server's identity changed from {was} to {is}: another machine, or rebuilt; if it is meant to replace the old one, accept its identity"
@@ -154,7 +158,7 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Soap(error) => error.disposition(),
+            Self::Soap(error) | Self::Action(error) => error.disposition(),
             // Nothing is left to split: the one entity is the culprit.
             Self::Query {
                 entities: 0 | 1,
@@ -169,7 +173,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Soap(source) | Self::Query { source, .. } => source.class(),
+            Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => source.class(),
             Self::IdentityChanged { .. } | Self::NoIdentity { .. } => ErrorClass::Identity,
         }
     }
@@ -178,7 +182,7 @@ impl Error {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Soap(source) | Self::Query { source, .. } => source.label(),
+            Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => source.label(),
             Self::IdentityChanged { .. } | Self::NoIdentity { .. } => "identity",
         }
     }
@@ -187,16 +191,22 @@ impl Error {
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         match self {
-            Self::Soap(source) | Self::Query { source, .. } => source.is_too_large(),
+            Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => source.is_too_large(),
             Self::IdentityChanged { .. } | Self::NoIdentity { .. } => false,
         }
+    }
+
+    /// True where the call of an action may have been done although there is no answer.
+    #[must_use]
+    pub fn is_answer_lost(&self) -> bool {
+        matches!(self, Self::Action(source) if source.is_answer_lost())
     }
 
     /// The fault, where the server sent one: it may name the entity.
     #[must_use]
     pub fn fault(&self) -> Option<&soap::fault::Fault> {
         match self {
-            Self::Soap(source) | Self::Query { source, .. } => source.fault(),
+            Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => source.fault(),
             Self::IdentityChanged { .. } | Self::NoIdentity { .. } => None,
         }
     }
@@ -209,7 +219,9 @@ impl SessionLost for Error {
 
     fn found_in_answer(&self) -> Option<&'static str> {
         match self {
-            Self::Soap(source) | Self::Query { source, .. } => source.found_in_answer(),
+            Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => {
+                source.found_in_answer()
+            }
             Self::IdentityChanged { .. } | Self::NoIdentity { .. } => None,
         }
     }
@@ -462,6 +474,16 @@ impl Vsphere {
                 .map_err(Error::Soap)
         };
         self.inner.pool.with_session(call).await
+    }
+
+    /// Runs an operation in a session, and once more where the server no longer knows that one.
+    async fn in_session<T, F, R>(&self, operation: F) -> Result<T, Error>
+    where
+        T: Send,
+        F: FnMut(Pinned) -> R + Send,
+        R: Future<Output = Result<T, Error>> + Send,
+    {
+        self.inner.pool.with_session(operation).await
     }
 
     /// What the calls have come to.

@@ -47,6 +47,7 @@ CREATE TABLE virt_operation (
     sent_at timestamptz,
     sent_at_source timestamptz,
     seen_before jsonb,
+    accepted_at timestamptz,
     task text,
     progress smallint CHECK (progress BETWEEN 0 AND 100),
     result jsonb,
@@ -76,12 +77,13 @@ COMMENT ON COLUMN virt_operation.started_at IS 'When a collector took it up.';
 COMMENT ON COLUMN virt_operation.ended_at IS 'When its end was found out.';
 COMMENT ON COLUMN virt_operation.sent_at IS 'Written before the call is sent: without it the action cannot have happened, with it the call is never sent again.';
 COMMENT ON COLUMN virt_operation.sent_at_source IS 'The same moment in the clock of the platform.';
-COMMENT ON COLUMN virt_operation.seen_before IS 'What the VM looked like just before: power state, current snapshot, boot time.';
+COMMENT ON COLUMN virt_operation.seen_before IS 'What the VM looked like just before: power state, current snapshot, boot time, recent tasks.';
+COMMENT ON COLUMN virt_operation.accepted_at IS 'When the platform was heard to accept it; NULL while its answer is out.';
 COMMENT ON COLUMN virt_operation.task IS 'The platform''s task, where one is known.';
 COMMENT ON COLUMN virt_operation.progress IS 'Of the task, in percent, where the platform tells.';
 COMMENT ON COLUMN virt_operation.result IS 'What came of it: the moref of a new snapshot, whether there was anything to do, what else to know.';
 COMMENT ON COLUMN virt_operation.code IS 'Kind of failure or doubt, one word.';
-COMMENT ON COLUMN virt_operation.detail IS 'Why, in plain words.';
+COMMENT ON COLUMN virt_operation.detail IS 'Why, in plain words; while it runs, what it waits for.';
 
 CREATE TABLE virt_api_idempotency (
     token_id integer NOT NULL REFERENCES virt_api_token,
@@ -144,7 +146,8 @@ GRANT USAGE ON SEQUENCE virt_api_token_token_id_seq TO virt_writer;
 GRANT SELECT, INSERT ON virt_api_token TO virt_writer;
 GRANT UPDATE (revoked_at, last_used_at) ON virt_api_token TO virt_writer;
 GRANT SELECT, INSERT ON virt_operation TO virt_writer;
-GRANT UPDATE (state, started_at, ended_at, sent_at, sent_at_source, seen_before, task, progress, result, code, detail)
+GRANT UPDATE (state, started_at, ended_at, sent_at, sent_at_source, seen_before, accepted_at, task,
+    progress, result, code, detail)
     ON virt_operation TO virt_writer;
 GRANT SELECT, INSERT, DELETE ON virt_api_idempotency TO virt_writer;
 -- The number and the time of an entry are the database's to give.

@@ -19,6 +19,7 @@ use crate::api::rights::{Role, Route};
 use crate::config;
 use crate::error::Chain;
 use crate::model::status::DatabaseHealth;
+use crate::registrar::Registrar;
 use crate::store::Database;
 use crate::store::audit::{Entry, Kind};
 use crate::store::operation::{Submission, Submitted};
@@ -51,6 +52,8 @@ pub struct Parts {
     pub reader: Reader,
     /// The key ring that tokens are tied with.
     pub keys: PathBuf,
+    /// Changes platforms.
+    pub registrar: Registrar,
     /// The database's health.
     pub health: watch::Receiver<DatabaseHealth>,
     /// Limits of the configuration.
@@ -126,6 +129,12 @@ impl Context {
     #[must_use]
     pub fn health(&self) -> DatabaseHealth {
         self.0.parts.health.borrow().clone()
+    }
+
+    /// Changes platforms.
+    #[must_use]
+    pub fn registrar(&self) -> &Registrar {
+        &self.0.parts.registrar
     }
 
     /// The key ring's file.

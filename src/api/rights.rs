@@ -147,6 +147,24 @@ macro_rules! routes {
 routes! {
     GET    "/livez"                                              Open      "read_health";
     GET    "/readyz"                                             Open      "read_health";
+    GET    "/openapi.json"                                       Open      "read_document";
+    GET    "/api/virt-center/platforms/"                         Read      "read_platforms";
+    POST   "/api/virt-center/platforms/"                         Manage    "add_platform";
+    GET    "/api/virt-center/platforms/{id}/"                    Read      "read_platforms";
+    PATCH  "/api/virt-center/platforms/{id}/"                    Manage    "change_platform";
+    DELETE "/api/virt-center/platforms/{id}/"                    Manage    "remove_platform";
+    POST   "/api/virt-center/platforms/{id}/test/"               Refresh   "test_platform";
+    POST   "/api/virt-center/platforms/{id}/sync/"               Refresh   "sync_platform";
+    POST   "/api/virt-center/platforms/{id}/maintenance/"        Manage    "pause_platform";
+    PUT    "/api/virt-center/platforms/{id}/credentials/"        Manage    "set_credentials";
+    GET    "/api/virt-center/hosts/"                             Read      "read_hosts";
+    GET    "/api/virt-center/hosts/{id}/"                        Read      "read_hosts";
+    GET    "/api/virt-center/vms/"                               Read      "read_vms";
+    GET    "/api/virt-center/vms/{id}/"                          Read      "read_vms";
+    GET    "/api/virt-center/datastores/"                        Read      "read_datastores";
+    GET    "/api/virt-center/datastores/{id}/"                   Read      "read_datastores";
+    GET    "/api/virt-center/clusters/"                          Read      "read_clusters";
+    GET    "/api/virt-center/clusters/{id}/"                     Read      "read_clusters";
     GET    "/api/virt-center/vms/{id}/snapshots/"                Read      "read_snapshots";
     POST   "/api/virt-center/vms/{id}/power-on/"                 Act       "power_on";
     POST   "/api/virt-center/vms/{id}/power-off/"                Destroy   "power_off";

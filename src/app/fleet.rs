@@ -41,6 +41,7 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) owner: Owner,
     pub(super) standing: watch::Receiver<Standing>,
+    pub(super) asked: watch::Receiver<u64>,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) tasks: Tasks,
 }
@@ -115,6 +116,7 @@ impl Fleet {
             budget,
             owner,
             standing,
+            asked,
             clock,
             tasks,
         } = &self.shared;
@@ -128,6 +130,7 @@ impl Fleet {
             share: budget.share(),
             owner: owner.clone(),
             standing: standing.clone(),
+            asked: asked.clone(),
             clock: Arc::clone(clock),
         });
         let group = tasks.child();

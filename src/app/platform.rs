@@ -1,7 +1,7 @@
 //! One platform, from its lease to its loops.
 //!
 //! Tasks, all under the platform's lease and stopped with it: `lease` (renews), `flush`, `discovery`, `live`, `ring`,
-//! `status`. While another collector holds the lease none of them runs, and there is no session.
+//! `operations`, `status`. While another collector holds the lease none of them runs, and there is no session.
 //!
 //! Never does: deciding whether the platform is to be taken or handed over; that is the [`Standing`]'s.
 
@@ -37,6 +37,7 @@ use crate::inventory::Discovery;
 use crate::inventory::DiscoveryReport;
 use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
+use crate::operate::Operate;
 use crate::store;
 use crate::store::Database;
 use crate::store::Lease;
@@ -90,6 +91,8 @@ pub(super) struct Parts {
     pub(super) share: Share,
     pub(super) owner: Owner,
     pub(super) standing: watch::Receiver<Standing>,
+    /// Changes when there may be an action to carry out.
+    pub(super) asked: watch::Receiver<u64>,
     pub(super) clock: Arc<dyn WallClock>,
 }
 
@@ -358,6 +361,7 @@ impl Platform {
             database,
             writers,
             share,
+            asked,
             clock,
             ..
         } = &self.parts;
@@ -446,6 +450,16 @@ impl Platform {
             triggered: self.ring.clone(),
         };
         spawn("ring", Box::pin(ring.run(stopping())));
+
+        let operate = Operate {
+            lease: lease.clone(),
+            database: database.clone(),
+            vsphere: vsphere.clone(),
+            asked: asked.clone(),
+            lost: lost.clone(),
+            metrics: self.metrics.clone(),
+        };
+        spawn("operations", Box::pin(operate.run(stopping())));
 
         let status = Status {
             platform: name.clone(),

@@ -309,7 +309,7 @@ impl End {
 /// What a VM looked like just before it was acted upon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// `runtime.powerState`.
+    /// `on`, `off`, `suspended` or `unknown`.
     pub power_state: String,
     /// The moref of its current snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -317,6 +317,9 @@ pub struct Seen {
     /// `runtime.bootTime`, as the platform wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_time: Option<String>,
+    /// Its tasks that the platform still showed: none of them is this action's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<String>,
 }
 
 /// An operation, from the queue to its end.
@@ -356,6 +359,8 @@ pub struct Operation {
     pub sent_at_source: Option<Stamp>,
     /// The VM just before.
     pub seen_before: Option<Seen>,
+    /// When the platform was heard to accept it.
+    pub accepted_at: Option<Stamp>,
     /// The platform's task.
     pub task: Option<MoRef>,
     /// Percent done, where the platform tells.
@@ -364,7 +369,7 @@ pub struct Operation {
     pub result: Option<Outcome>,
     /// Kind of failure or doubt, a word of [`Code`].
     pub code: Option<String>,
-    /// Why, in plain words.
+    /// Why, in plain words; while it runs, what it waits for.
     pub detail: Option<String>,
 }
 

@@ -369,6 +369,27 @@ impl Error {
             Self::Closed => "closed",
         }
     }
+
+    /// True where the request may have reached the server and its answer did not reach us: whether it was done is
+    /// for the server to say.
+    #[must_use]
+    pub fn is_answer_lost(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => !source.is_before_request(),
+            Self::Malformed { .. } | Self::Endless { .. } => true,
+            Self::Fault { .. }
+            | Self::Argument { .. }
+            | Self::LoginRefused { .. }
+            | Self::Password { .. }
+            | Self::NoCookie { .. }
+            | Self::WrongKind { .. }
+            | Self::UnknownKind { .. }
+            | Self::Absent(_)
+            | Self::Down { .. }
+            | Self::Trust(_)
+            | Self::Closed => false,
+        }
+    }
 }
 
 /// Errors of operations in a session.

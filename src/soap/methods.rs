@@ -3,6 +3,7 @@
 //! Owns: what is written into a request and what is read out of its answer. Never does: retrying, or deciding
 //! what the values mean for a platform.
 
+pub(crate) mod actions;
 pub(crate) mod changes;
 pub(crate) mod perf;
 pub(crate) mod properties;
@@ -89,6 +90,8 @@ pub struct ServiceContent {
     pub setting: Option<Object>,
     /// Knows the names of custom attributes; a vCenter alone has it.
     pub custom_fields_manager: Option<Object>,
+    /// Knows the tasks.
+    pub task_manager: Option<Object>,
 }
 
 impl ServiceContent {
@@ -108,7 +111,8 @@ impl ServiceContent {
                 mut perf,
                 mut setting,
                 mut fields,
-            ] = [None, None, None, None, None, None, None];
+                mut tasks,
+            ] = [const { None }; 8];
             while let Some(_returnval) = xml.next_child()? {
                 while let Some(field) = xml.next_child()? {
                     let place = match field.name() {
@@ -123,6 +127,7 @@ impl ServiceContent {
                         "perfManager" => &mut perf,
                         "setting" => &mut setting,
                         "customFieldsManager" => &mut fields,
+                        "taskManager" => &mut tasks,
                         _ => {
                             xml.skip()?;
                             continue;
@@ -140,6 +145,7 @@ impl ServiceContent {
                 perf_manager: perf,
                 setting,
                 custom_fields_manager: fields,
+                task_manager: tasks,
             })
         })
     }

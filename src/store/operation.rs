@@ -37,7 +37,7 @@ SELECT operation.operation_id::text, operation.platform_id, platform.name, opera
        operation.vm_name, operation.vm_instance_uuid, operation.action, operation.arguments::text, operation.state,
        operation.requested_by, operation.request_id, operation.created_at, operation.started_at, operation.ended_at,
        operation.sent_at, operation.sent_at_source, operation.seen_before::text, operation.task, operation.progress,
-       operation.result::text, operation.code, operation.detail
+       operation.result::text, operation.code, operation.detail, operation.accepted_at
 FROM virt_operation AS operation
 JOIN virt_platform AS platform ON platform.platform_id = operation.platform_id
 JOIN virt_vm AS vm ON vm.vm_id = operation.vm_id";
@@ -101,11 +101,12 @@ const SENT: &str = "\
 UPDATE virt_operation SET sent_at = coalesce(sent_at, clock_timestamp()), sent_at_source = $2, seen_before = $3::jsonb
 WHERE operation_id = $1::uuid AND state = 'running' AND (sent_at IS NULL OR sent_at_source = $2)";
 
-const TASK: &str = "\
-UPDATE virt_operation SET task = $2 WHERE operation_id = $1::uuid AND state = 'running'";
+const ACCEPTED: &str = "\
+UPDATE virt_operation SET accepted_at = coalesce(accepted_at, clock_timestamp()), task = coalesce($2, task)
+WHERE operation_id = $1::uuid AND state = 'running'";
 
 const PROGRESS: &str = "\
-UPDATE virt_operation SET progress = $2 WHERE operation_id = $1::uuid AND state = 'running'";
+UPDATE virt_operation SET progress = coalesce($2, progress), detail = $3 WHERE operation_id = $1::uuid AND state = 'running'";
 
 /// One that ends out of the queue was never started.
 const FINISH: &str = "\
@@ -331,36 +332,32 @@ impl Database {
             .await
     }
 
-    /// Notes the platform's task.
+    /// Notes that the platform has accepted the call, and its task where there is one.
     ///
     /// # Errors
     /// When this collector does not own the platform, or the database cannot be asked.
-    pub async fn note_task(&self, lease: &Lease, id: Uuid, task: &MoRef) -> Result<bool, Error> {
-        let task = task.as_str();
-        self.step(
-            lease,
-            "note the task of an action",
-            TASK,
-            id,
-            &[(&task, Type::TEXT)],
-        )
-        .await
+    pub async fn note_accepted(&self, lease: &Lease, id: Uuid, task: Option<&MoRef>) -> Result<bool, Error> {
+        let task = task.map(MoRef::as_str);
+        let more: [Parameter<'_>; 1] = [(&task, Type::TEXT)];
+        self.step(lease, "note that an action was accepted", ACCEPTED, id, &more)
+            .await
     }
 
-    /// Notes how far the task is, in percent.
+    /// Notes how far the task is, in percent, and what it waits for.
     ///
     /// # Errors
     /// When this collector does not own the platform, or the database cannot be asked.
-    pub async fn note_progress(&self, lease: &Lease, id: Uuid, percent: i16) -> Result<bool, Error> {
-        let percent = percent.clamp(0, 100);
-        self.step(
-            lease,
-            "note the progress of an action",
-            PROGRESS,
-            id,
-            &[(&percent, Type::INT2)],
-        )
-        .await
+    pub async fn note_progress(
+        &self,
+        lease: &Lease,
+        id: Uuid,
+        percent: Option<i16>,
+        waits_for: Option<&str>,
+    ) -> Result<bool, Error> {
+        let percent = percent.map(|percent| percent.clamp(0, 100));
+        let more: [Parameter<'_>; 2] = [(&percent, Type::INT2), (&waits_for, Type::TEXT)];
+        self.step(lease, "note the progress of an action", PROGRESS, id, &more)
+            .await
     }
 
     /// Ends an operation, with its outcome in the audit log; false where it has ended already.
@@ -624,5 +621,6 @@ fn read(connection: &Checkout, row: &Row) -> Result<Operation, Error> {
             .map_err(unreadable)?,
         code: connection.read(row, 21)?,
         detail: connection.read(row, 22)?,
+        accepted_at: connection.read(row, 23)?,
     })
 }

@@ -117,6 +117,10 @@ metrics_table! {
         "Bytes of replies, decompressed.";
     LOGINS = "virt_collector_logins_total", Kind::Counter, ["platform", "result"],
         "Logins, by result (ok, refused, error).";
+    OPERATIONS = "virt_collector_operations_total", Kind::Counter, ["platform", "action", "result"],
+        "Power and snapshot actions that ended, by action and result (succeeded, failed, unknown).";
+    OPERATIONS_OPEN = "virt_collector_operations_open", Kind::Gauge, ["platform"],
+        "Power and snapshot actions that are queued or at work.";
     MEMORY_BUDGET = "virt_collector_memory_budget_bytes", Kind::Gauge, [],
         "The byte budget for replies and rows in flight.";
     MEMORY_RESERVED = "virt_collector_memory_reserved_bytes", Kind::Gauge, [],
@@ -259,6 +263,7 @@ pub struct PlatformMetrics {
     flush_duration: Histogram,
     skipped_entities: Counter,
     batch_size: Gauge,
+    operations_open: Gauge,
     circuit: Gauge,
     response_bytes: Counter,
     logins: [Counter; 3],
@@ -338,6 +343,7 @@ impl PlatformMetrics {
             flush_duration: histogram!(FLUSH_DURATION, "platform" => name.clone()),
             skipped_entities: counter!(ENTITIES_SKIPPED, "platform" => name.clone()),
             batch_size: gauge!(BATCH_SIZE, "platform" => name.clone()),
+            operations_open: gauge!(OPERATIONS_OPEN, "platform" => name.clone()),
             circuit: gauge!(CIRCUIT, "platform" => name.clone()),
             response_bytes: counter!(RESPONSE_BYTES, "platform" => name.clone()),
             logins: ["ok", "refused", "error"].map(login),
@@ -429,6 +435,17 @@ impl PlatformMetrics {
     pub fn gaps_explained(&self, reason: Reason, n: usize) {
         counter!(GAPS_EXPLAINED, "platform" => self.name.clone(), "reason" => reason.as_str())
             .increment(n as u64);
+    }
+
+    /// Actions that are queued or at work.
+    pub fn operations_open(&self, n: usize) {
+        self.operations_open.set(count(n));
+    }
+
+    /// An action ended; both words are from closed sets.
+    pub fn operation_ended(&self, action: &'static str, result: &'static str) {
+        counter!(OPERATIONS, "platform" => self.name.clone(), "action" => action, "result" => result)
+            .increment(1);
     }
 
     /// Samples stored by back-fill.

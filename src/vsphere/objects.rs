@@ -719,7 +719,7 @@ fn keyed(
     Ok(all)
 }
 
-fn snapshots(xml: &mut Reader<'_>) -> Result<Vec<Snapshot>, xml::Error> {
+pub(super) fn snapshots(xml: &mut Reader<'_>) -> Result<Vec<Snapshot>, xml::Error> {
     let mut found = Vec::new();
     let mut current = None;
     while let Some(field) = xml.next_child()? {

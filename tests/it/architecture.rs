@@ -12,7 +12,7 @@ const LINES: &[&[&str]] = &[
     &["telemetry", "supervise"],
     &["budget", "listen", "soap", "store"],
     &["vsphere", "ingest"],
-    &["inventory", "collect"],
+    &["inventory", "collect", "operate", "registrar"],
     &["admin", "api"],
     &["app"],
     &["cli"],
@@ -20,7 +20,7 @@ const LINES: &[&[&str]] = &[
 
 /// Crates that one module owns.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("reqwest", &["soap"]),
+    ("reqwest", &["soap", "cli/vm"]),
     ("governor", &["soap", "api"]),
     ("quick_xml", &["soap", "vsphere/perf"]),
     ("tokio_postgres", &["store"]),

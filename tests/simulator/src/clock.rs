@@ -51,6 +51,15 @@ pub(crate) struct Reading {
     pub(crate) steady: i64,
 }
 
+/// The readings, and how the clock came there.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    pub(crate) reading: Reading,
+    pub(crate) steps: Vec<ClockStep>,
+    /// The stamps that were jumped over.
+    pub(crate) not_lived: Vec<StampRange>,
+}
+
 /// A handle on the server's clock.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<Mutex<State>>);
@@ -122,10 +131,13 @@ impl Clock {
         self.state().reading()
     }
 
-    /// Reading, corrections and the stamps that were jumped over.
-    pub(crate) fn history(&self) -> (Reading, Vec<ClockStep>, Vec<StampRange>) {
+    pub(crate) fn history(&self) -> History {
         let state = self.state();
-        (state.reading(), state.steps.clone(), state.not_lived.clone())
+        History {
+            reading: state.reading(),
+            steps: state.steps.clone(),
+            not_lived: state.not_lived.clone(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -178,10 +190,10 @@ mod tests {
         clock.advance(Duration::from_secs(150));
         assert_eq!(clock.now(), 1050 * MICROS);
         assert_eq!(clock.horizon(), 1050 * MICROS);
-        assert!(clock.history().2.is_empty());
+        assert!(clock.history().not_lived.is_empty());
         clock.step(55 * MICROS);
         assert_eq!(
-            clock.history().2,
+            clock.history().not_lived,
             [StampRange {
                 first: 1060,
                 last: 1100

@@ -33,10 +33,11 @@ pub(crate) const HELP: &str = "\
 GET  /truth              everything published so far: what an oracle needs (JSON)
 GET  /status             addresses, clock, sessions, calls, rules (JSON)
 GET  /calls              the last calls one by one (JSON)
+GET  /operations         what clients made the world do, call by call (JSON)
 GET  /ca.pem             certificate to trust
 POST /event              a world event, for example {\"event\":\"power-off\",\"vm\":\"vm-10001\"}
                          events: power-on power-off suspend create-vm delete-vm rename move-vm
-                         create-snapshot remove-snapshot set-status
+                         create-snapshot remove-snapshot ask answer set-method set-status
                          set-vcpus host-link maintenance host-reboot renumber-counters late withhold
 POST /clock              {\"advance\":3000} seconds pass; {\"step\":-90} the clock is corrected
 POST /network            {\"up\":false} connections are refused; {\"up\":true}
@@ -47,7 +48,9 @@ POST /rules              adds one, for example
                          {\"method\":\"QueryPerf\",\"skip\":2,\"times\":1,\"action\":\"fault\",\"fault\":\"SystemError\"}
                          actions: delay{millis} fault{fault,message} status{code,body} body{text}
                          truncate{at} cut{at} reset{at} descending minus-one{counter}
-                         empty-cells{counter} omit-entity
+                         empty-cells{counter} omit-entity lose hold{millis}
+                         of operations: task-time{queued,millis,steps} task-stuck task-fault{fault,message}
+                         task-asks task-gone{millis,forgotten} refuse{by} guest{millis,away}
 DELETE /rules            removes all; DELETE /rules/ID removes one
 ";
 
@@ -118,6 +121,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         (&Method::GET, "/truth") => json_reply(&shared.service.world.truth()),
         (&Method::GET, "/status") => json_reply(&status(shared)),
         (&Method::GET, "/calls") => json_reply(&shared.service.calls.recent()),
+        (&Method::GET, "/operations") => json_reply(&shared.service.world.operations()),
         (&Method::GET, "/rules") => json_reply(&shared.service.rules.status()),
         (&Method::GET, "/ca.pem") => match &shared.trust_pem {
             Some(pem) => server::plain(StatusCode::OK, "application/x-pem-file", pem.clone()),

@@ -29,10 +29,10 @@
 //! |---|---|
 //! | [`grid`] `value` [`clock`] | stamps and server time; the number in each cell; what time it is |
 //! | [`spec`] [`counters`] [`truth`] | the knobs; the counter table; the log, as a value with pure functions |
-//! | [`world`] | inventory and its life; every change is an [`Event`] |
+//! | [`world`] | inventory and its life, tasks; every change is an [`Event`] or an operation of a client |
 //! | [`rules`] [`session`] [`calls`] | hostile behaviour; who is logged in; what was called |
 //! | `soap` | request text to typed elements, strictly; replies and faults to text |
-//! | `properties` `perf` `methods` | the property collector; QueryPerf; everything else, and who may call what |
+//! | `properties` `perf` `methods` | the property collector; QueryPerf; everything else: operations, task history, who may call what |
 //! | `waiting` | calls that wait for a change |
 //! | `server` `tls` `control` | sockets; certificates; the control port |
 //! | [`Simulator`] | starts and stops it all |
@@ -63,4 +63,4 @@ pub use rules::{Action, Rule, Rules};
 pub use simulator::{Error, Simulator};
 pub use spec::{ClockMode, EmptyEntities, ExpiredViews, PlatformKind, Spec, TlsMode};
 pub use truth::{Entity, EntityKind, PublishedSample, Series, Truth};
-pub use world::{Event, HostLink, PowerState, RingFate, World, WorldError};
+pub use world::{Event, HostLink, OperationRecord, PowerState, RingFate, TaskState, Told, World, WorldError};

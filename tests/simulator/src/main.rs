@@ -87,6 +87,18 @@ struct Arguments {
     /// Objects per page of RetrievePropertiesEx.
     #[arg(long, default_value_t = 100)]
     page_size: usize,
+    /// Seconds that a task runs.
+    #[arg(long, default_value_t = 2.0)]
+    task_seconds: f64,
+    /// Seconds that a guest takes to obey.
+    #[arg(long, default_value_t = 5.0)]
+    guest_seconds: f64,
+    /// Seconds that the tools of a starting guest are away.
+    #[arg(long, default_value_t = 0.0)]
+    boot_seconds: f64,
+    /// An ESXi host with the free licence: every change is refused.
+    #[arg(long)]
+    free_license: bool,
     /// End when standard input is closed, that is when the starting process is gone.
     #[arg(long)]
     exit_with_parent: bool,
@@ -207,5 +219,9 @@ fn spec(arguments: Arguments) -> Result<Spec, Box<dyn std::error::Error + Send +
         offset: arguments.clock_offset * 1_000_000,
     };
     spec.page_size = arguments.page_size;
+    spec.task_time = Duration::try_from_secs_f64(arguments.task_seconds)?;
+    spec.guest_time = Duration::try_from_secs_f64(arguments.guest_seconds)?;
+    spec.guest_boot = Duration::try_from_secs_f64(arguments.boot_seconds)?;
+    spec.free_license = arguments.free_license;
     Ok(spec)
 }

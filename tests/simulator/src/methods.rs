@@ -2,20 +2,25 @@
 //!
 //! Owns: the dispatch, the check of `_this`, the authentication rule of each method. Properties and
 //! performance data are written by their own modules. Never touches a socket.
-//!
-//! Power, snapshot and task methods belong here too once the world has tasks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::calls::Calls;
+use crate::clock::History;
 use crate::grid;
 use crate::perf::Source;
-use crate::properties::{self, Collector, Continuation, Obj, Scope, View};
+use crate::properties::{self, Continuation, Obj, Scope, View};
 use crate::rules::{Effects, Rules};
 use crate::session::{Refused, SessionInfo, Sessions};
 use crate::soap::{self, Call, Fault, Filter, Ref, Request, element, moref};
 use crate::spec::{ExpiredViews, PlatformKind, Spec};
 use crate::world::{State, World};
+
+mod history;
+mod operations;
+
+pub(crate) use history::TaskCollector;
+pub(crate) use operations::injected;
 
 /// Option that bounds roll-up queries.
 const MAX_QUERY_METRICS: &str = "config.vpxd.stats.maxQueryMetrics";
@@ -76,17 +81,34 @@ pub(crate) fn execute(
     let session = caller
         .cookie
         .filter(|cookie| service.sessions.touch(cookie, reading));
-    let state = service.world.read();
+    let not_authenticated = || Fault::not_authenticated(&request.this.kind, &request.this.value);
+    let mut out = soap::begin(&request.method);
+    if let Call::Operate(_) | Call::CancelTask = &request.call {
+        let info = session.and_then(|cookie| service.sessions.info(cookie));
+        let info = info.ok_or_else(not_authenticated)?;
+        match &request.call {
+            Call::Operate(operation) => {
+                operations::order(service, request, operation, &info, effects, &mut out)?;
+            }
+            _ => operations::cancel(service, request)?,
+        }
+        return Ok(Answer {
+            body: soap::end(out, &request.method),
+            cookie: None,
+            waits: false,
+        });
+    }
+    let (state, history) = service.world.look();
     let call = Context {
         service,
         state: &state,
+        history: &history,
         request,
         session,
         effects,
         info: session.and_then(|cookie| service.sessions.info(cookie)),
     };
     call.check_receiver()?;
-    let mut out = soap::begin(&request.method);
     let begun = out.len();
     let mut cookie = None;
     match &request.call {
@@ -112,8 +134,7 @@ pub(crate) fn execute(
             call.retrieve(&mut out, filters, *max_objects)?
         }
         _ => {
-            let session =
-                session.ok_or_else(|| Fault::not_authenticated(&request.this.kind, &request.this.value))?;
+            let session = session.ok_or_else(not_authenticated)?;
             call.authenticated(&mut out, session)?;
         }
     }
@@ -136,6 +157,8 @@ pub(crate) fn begin_wait(service: &Service, request: &Request<'_>, cookie: &str)
 struct Context<'a> {
     service: &'a Service,
     state: &'a State,
+    /// When the state is like that.
+    history: &'a History,
     request: &'a Request<'a>,
     session: Option<&'a str>,
     effects: &'a Effects,
@@ -158,13 +181,19 @@ impl Context<'_> {
             | Call::QueryAvailablePerfMetric { .. }
             | Call::QueryPerf { .. } => ("PerformanceManager", names.perf_manager),
             Call::CreatePropertyCollector => ("PropertyCollector", names.property_collector),
-            // Views, collectors and filters are looked up in their session.
+            Call::CreateCollectorForTasks { .. } => ("TaskManager", names.task_manager),
+            // Views, collectors and filters are looked up in their session, what is operated on by the world.
             Call::DestroyView
             | Call::DestroyPropertyCollector
             | Call::CreateFilter { .. }
             | Call::DestroyPropertyFilter
             | Call::WaitForUpdatesEx { .. }
-            | Call::CancelWaitForUpdates => return Ok(()),
+            | Call::CancelWaitForUpdates
+            | Call::ReadNextTasks { .. }
+            | Call::RewindCollector
+            | Call::DestroyCollector
+            | Call::Operate(_)
+            | Call::CancelTask => return Ok(()),
             Call::Unknown => {
                 let this = &self.request.this;
                 return Err(Fault::new("MethodNotFound", "The method is not found.")
@@ -185,7 +214,7 @@ impl Context<'_> {
         match &self.request.call {
             Call::CurrentTime => {
                 out.push_str("<returnval>");
-                grid::push_micros(out, self.service.world.clock().now());
+                grid::push_micros(out, self.history.reading.now);
                 out.push_str("</returnval>");
             }
             Call::Logout => sessions.logout(session),
@@ -227,6 +256,10 @@ impl Context<'_> {
             | Call::DestroyPropertyFilter
             | Call::WaitForUpdatesEx { .. }
             | Call::CancelWaitForUpdates => self.track(out, session)?,
+            Call::CreateCollectorForTasks { .. }
+            | Call::ReadNextTasks { .. }
+            | Call::RewindCollector
+            | Call::DestroyCollector => self.task_history(out, session)?,
             Call::QueryOptions { name } => self.options(out, name.as_deref())?,
             Call::QueryPerfProviderSummary { entity } => {
                 self.perf(|source| source.provider(out, entity))?;
@@ -239,17 +272,18 @@ impl Context<'_> {
             Call::RetrieveServiceContent
             | Call::Login { .. }
             | Call::RetrievePropertiesEx { .. }
+            | Call::Operate(_)
+            | Call::CancelTask
             | Call::Unknown => {}
         }
         Ok(())
     }
 
     fn perf(&self, ask: impl FnOnce(&Source<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
-        let (reading, _, not_lived) = self.service.world.clock().history();
         ask(&Source {
             state: self.state,
-            reading,
-            not_lived: &not_lived,
+            reading: self.history.reading,
+            not_lived: &self.history.not_lived,
             empty_entities: self.service.spec.empty_entities,
             max_query_metrics: self.service.spec.max_query_metrics,
         })
@@ -320,6 +354,46 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// The methods of the task history.
+    fn task_history(&self, out: &mut String, session: &str) -> Result<(), Fault> {
+        let sessions = &self.service.sessions;
+        let this = &self.request.this;
+        let unknown = || Fault::not_found(&this.kind, &this.value);
+        let collector = || {
+            let found = sessions.history(session, &this.value);
+            found
+                .filter(|_| this.kind == "TaskHistoryCollector")
+                .ok_or_else(unknown)
+        };
+        match &self.request.call {
+            Call::CreateCollectorForTasks { filter } => {
+                let made = TaskCollector::new(self.state, filter)?;
+                let made = sessions.add_history(session, made, properties::MAX_COLLECTORS);
+                let made = made.ok_or_else(|| {
+                    Fault::new(
+                        "InvalidState",
+                        "The operation is not allowed in the current state.",
+                    )
+                })?;
+                moref(out, "returnval", "TaskHistoryCollector", &made);
+            }
+            Call::ReadNextTasks { most } => {
+                let found = lock(&*collector()?).next(self.state, *most)?;
+                for number in found {
+                    out.push_str("<returnval>");
+                    properties::task_info(out, self.state, number);
+                    out.push_str("</returnval>\n");
+                }
+            }
+            Call::RewindCollector => lock(&*collector()?).rewind(),
+            _ => {
+                collector()?;
+                sessions.remove_history(session, &this.value);
+            }
+        }
+        Ok(())
+    }
+
     /// The views that the caller may name.
     fn views(&self) -> impl Fn(&Ref<'_>) -> Option<Obj> {
         let spec = &self.service.spec;
@@ -359,7 +433,7 @@ impl Context<'_> {
     fn scope(&self) -> Scope<'_> {
         Scope {
             state: self.state,
-            reading: self.service.world.clock().read(),
+            reading: self.history.reading,
             session: self.info.as_ref(),
             effects: self.effects,
         }
@@ -449,6 +523,7 @@ impl Context<'_> {
         moref(out, "setting", "OptionManager", names.setting);
         moref(out, "sessionManager", "SessionManager", names.session_manager);
         moref(out, "perfManager", "PerformanceManager", names.perf_manager);
+        moref(out, "taskManager", "TaskManager", names.task_manager);
         if self.state.kind() == PlatformKind::Vcenter {
             moref(
                 out,
@@ -461,7 +536,7 @@ impl Context<'_> {
     }
 }
 
-fn lock(collector: &Mutex<Collector>) -> MutexGuard<'_, Collector> {
+fn lock<T>(collector: &Mutex<T>) -> MutexGuard<'_, T> {
     collector.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -10,6 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::world::Told;
+
+/// How often a task tells its progress.
+pub(crate) const STEPS: u32 = 3;
+
 /// When to do what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -32,8 +37,8 @@ pub struct Rule {
 }
 
 /// What happens to a call. The actions from [`Action::Descending`] on change what QueryPerf says
-/// about the rule's object only (about every entity if the rule has none), the last one what the
-/// property collector says.
+/// about the rule's object only (about every entity if the rule has none), [`Action::Withhold`] what the
+/// property collector says, and those from [`Action::TaskTime`] on how an operation on a VM or snapshot goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", rename_all_fields = "snake_case")]
 #[non_exhaustive]
@@ -161,6 +166,63 @@ pub enum Action {
         #[serde(default)]
         fault: Option<String>,
     },
+    /// The connection is reset, and the call has no effect.
+    Lose,
+    /// The call has its effect, the reply comes later.
+    Hold {
+        /// By so many milliseconds of real time.
+        millis: u64,
+    },
+    /// The task takes its time, by the server's clock.
+    TaskTime {
+        /// Milliseconds in the queue.
+        #[serde(default)]
+        queued: u64,
+        /// Milliseconds from its start to its end.
+        #[serde(default)]
+        millis: u64,
+        /// Its progress is told so many times in between.
+        #[serde(default = "steps")]
+        steps: u32,
+    },
+    /// The task goes on for ever, unless it is cancelled.
+    TaskStuck,
+    /// The task ends in an error and has no effect.
+    TaskFault {
+        /// For example `SnapshotFault`; it has the fields that belong to the operation.
+        fault: String,
+        /// The text.
+        #[serde(default)]
+        message: String,
+    },
+    /// The task raises a question of the VM when it starts.
+    TaskAsks,
+    /// The task's object is gone early; the task goes on.
+    TaskGone {
+        /// Milliseconds of the server's clock from the call.
+        millis: u64,
+        /// The history does not have it either.
+        #[serde(default)]
+        forgotten: bool,
+    },
+    /// What stands in the way of an operation is told in this way; without a rule, another task of the VM by a fault and
+    /// everything else by the task.
+    Refuse {
+        /// The way.
+        by: Told,
+    },
+    /// The guest does as it is told, sooner or later.
+    Guest {
+        /// Milliseconds of the server's clock; `None` = never.
+        millis: Option<u64>,
+        /// A guest that restarts is away for so many milliseconds.
+        #[serde(default)]
+        away: u64,
+    },
+}
+
+fn steps() -> u32 {
+    STEPS
 }
 
 fn xml() -> String {
@@ -345,6 +407,11 @@ pub(crate) struct Effects {
     pub(crate) reset: Option<usize>,
     /// Actions on QueryPerf data with the entity they are about.
     pub(crate) data: Vec<(Option<String>, Action)>,
+    /// How an operation goes.
+    pub(crate) operation: Vec<Action>,
+    /// The connection is reset before anything happens.
+    pub(crate) lose: bool,
+    pub(crate) hold_millis: u64,
     /// Of properties: path, object, fault.
     pub(crate) withheld: Vec<(Option<String>, Option<String>, Option<String>)>,
 }
@@ -375,6 +442,15 @@ impl Effects {
             Action::Truncate { at } => self.truncate = Some(*at),
             Action::Cut { at } => self.cut = Some(*at),
             Action::Reset { at } => self.reset = Some(*at),
+            Action::Lose => self.lose = true,
+            Action::Hold { millis } => self.hold_millis += millis,
+            action @ (Action::TaskTime { .. }
+            | Action::TaskStuck
+            | Action::TaskFault { .. }
+            | Action::TaskAsks
+            | Action::TaskGone { .. }
+            | Action::Refuse { .. }
+            | Action::Guest { .. }) => self.operation.push(action.clone()),
             action @ (Action::Descending
             | Action::MinusOne { .. }
             | Action::EmptyCells { .. }

@@ -182,7 +182,7 @@ async fn answer(
             let call = record(service, name, request.headers(), None, 0);
             let _in_flight = service.calls.begin(call);
             let effects = service.rules.judge(name, std::iter::empty());
-            pause(&effects).await;
+            pause(effects.delay_millis).await;
             let mut response = text(StatusCode::OK, XML, methods::versions());
             response
                 .headers_mut()
@@ -227,7 +227,7 @@ async fn soap(
                 .begin(record(service, method, &head.headers, None, 0));
             call.fault(&fault.kind);
             let effects = service.rules.judge(method, std::iter::empty());
-            pause(&effects).await;
+            pause(effects.delay_millis).await;
             let reply = pack(StatusCode::INTERNAL_SERVER_ERROR, fault.body(), gzip);
             return twist(reply, &effects, reset);
         }
@@ -237,17 +237,20 @@ async fn soap(
     let call = record(service, &request.method, &head.headers, operation_id, objects);
     let call = service.calls.begin(call);
     let effects = service.rules.judge(&request.method, request.objects());
-    pause(&effects).await;
+    pause(effects.delay_millis).await;
+    if effects.lose {
+        call.fault("(lost)");
+        reset.store(true, Ordering::Relaxed);
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
     let result = match &effects.fault {
-        Some((kind, message, object)) => {
-            let object = object.as_deref().unwrap_or(&request.this.value);
-            let object_kind = properties::resolve(&service.world.read(), object);
-            Err(Failure::Fault(Fault::by_type(
-                kind,
-                message,
-                Some((object_kind, object)),
-            )))
-        }
+        Some((kind, message, object)) => Err(Failure::Fault(
+            methods::injected(service, &request, kind, message).unwrap_or_else(|| {
+                let object = object.as_deref().unwrap_or(&request.this.value);
+                let object_kind = properties::resolve(&service.world.read(), object);
+                Fault::by_type(kind, message, Some((object_kind, object)))
+            }),
+        )),
         None => {
             let user_agent = header(&head.headers, &USER_AGENT).unwrap_or_default();
             let cookie = session_cookie(&head.headers);
@@ -258,6 +261,7 @@ async fn soap(
             waiting::execute(service, &request, &caller, &effects).await
         }
     };
+    pause(effects.hold_millis).await;
     let reply = match result {
         Ok(answer) => {
             let body = replaced(answer.body, &effects);
@@ -367,9 +371,9 @@ fn html(title: &str) -> String {
     format!("<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n")
 }
 
-async fn pause(effects: &Effects) {
-    if effects.delay_millis > 0 {
-        tokio::time::sleep(Duration::from_millis(effects.delay_millis)).await;
+async fn pause(millis: u64) {
+    if millis > 0 {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 }
 

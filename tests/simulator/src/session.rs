@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Reading};
 use crate::grid::MICROS;
+use crate::methods::TaskCollector;
 use crate::properties::{Collector, Continuation, View};
 use crate::spec::Spec;
 use crate::value::mix;
@@ -71,6 +72,7 @@ struct Session {
     views: HashMap<String, Arc<View>>,
     tokens: HashMap<String, Continuation>,
     collectors: HashMap<String, Arc<Mutex<Collector>>>,
+    histories: HashMap<String, Arc<Mutex<TaskCollector>>>,
 }
 
 /// What `UserSession` says.
@@ -228,6 +230,7 @@ impl Sessions {
                 views: HashMap::new(),
                 tokens: HashMap::new(),
                 collectors: HashMap::new(),
+                histories: HashMap::new(),
             },
         );
         table.stats.logins += 1;
@@ -307,6 +310,32 @@ impl Sessions {
         let mut table = self.table();
         let session = table.open.get_mut(cookie);
         session.is_some_and(|s| s.collectors.remove(moref).is_some())
+    }
+
+    /// Stores a task collector; answers its MoRef, or `None` where the session has so many already.
+    pub(crate) fn add_history(&self, cookie: &str, made: TaskCollector, most: usize) -> Option<String> {
+        let mut table = self.table();
+        table.next += 1;
+        let number = mix(table.seed ^ table.next.rotate_left(29));
+        let session = table.open.get_mut(cookie)?;
+        if session.histories.len() >= most {
+            return None;
+        }
+        let moref = format!("session[{}]52{:014x}", session.info.key, number >> 8);
+        session
+            .histories
+            .insert(moref.clone(), Arc::new(Mutex::new(made)));
+        Some(moref)
+    }
+
+    pub(crate) fn history(&self, cookie: &str, moref: &str) -> Option<Arc<Mutex<TaskCollector>>> {
+        self.table().open.get(cookie)?.histories.get(moref).cloned()
+    }
+
+    pub(crate) fn remove_history(&self, cookie: &str, moref: &str) -> bool {
+        let mut table = self.table();
+        let session = table.open.get_mut(cookie);
+        session.is_some_and(|s| s.histories.remove(moref).is_some())
     }
 
     /// Stores the rest of a result; answers its page token.

@@ -150,6 +150,14 @@ pub struct Spec {
     pub empty_entities: EmptyEntities,
     /// What an expired session's view answers.
     pub expired_views: ExpiredViews,
+    /// How long a task runs; zero: it has ended when it is looked at.
+    pub task_time: Duration,
+    /// How long a guest takes to obey.
+    pub guest_time: Duration,
+    /// How long the tools of a starting guest are away.
+    pub guest_boot: Duration,
+    /// An ESXi host with the free licence: it can be read, and no more.
+    pub free_license: bool,
 }
 
 impl Default for Spec {
@@ -186,6 +194,10 @@ impl Default for Spec {
             gzip: true,
             empty_entities: EmptyEntities::Entry,
             expired_views: ExpiredViews::MissingSet,
+            task_time: Duration::ZERO,
+            guest_time: Duration::ZERO,
+            guest_boot: Duration::ZERO,
+            free_license: false,
         }
     }
 }

@@ -4,26 +4,31 @@
 //! that the log ([`Truth`]) and what the server serves are one record. Never speaks a protocol and
 //! never computes a value.
 //!
-//! Still to come here: tasks.
+//! Tasks and guests take time. Nothing wakes up for them: whoever looks at the world first lets happen what is due.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{self, Clock, StampRange};
+use crate::clock::{self, Clock, History, Reading, StampRange};
 use crate::counters::{self, Numbering};
 use crate::grid;
 use crate::spec::{PlatformKind, Spec};
 use crate::truth::{EntityKind, EntityRecord, Late, Run, Truth, Unreachable, Withheld};
 
 mod inventory;
+mod operations;
 mod snapshots;
+mod tasks;
 
-pub(crate) use snapshots::Snapshot;
-
-pub(crate) use inventory::{Details, HostDetails, Names, VmDetails};
+pub(crate) use inventory::{Details, HostDetails, Names, Question, VmDetails};
+pub use operations::OperationRecord;
+pub(crate) use operations::{Field, Operation, Trouble};
+pub(crate) use snapshots::{Snapshot, moref as snapshot_moref};
+pub(crate) use tasks::{Order, Plan, Task, Tasks};
+pub use tasks::{TaskState, Told};
 
 /// A VM's power state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +157,28 @@ pub enum Event {
         /// Name of the snapshot; the first one with that name.
         name: String,
     },
+    /// A VM asks something: what runs on it waits for the answer.
+    Ask {
+        /// MoRef.
+        vm: String,
+        /// The question; `None` = whether it was moved or copied.
+        #[serde(default)]
+        text: Option<String>,
+    },
+    /// The question of a VM is answered.
+    Answer {
+        /// MoRef.
+        vm: String,
+    },
+    /// A method of a VM is disabled, as solutions do to the VMs that they manage, or enabled again.
+    SetMethod {
+        /// MoRef.
+        vm: String,
+        /// For example `PowerOffVM_Task`.
+        method: String,
+        /// Whether it can be called.
+        enabled: bool,
+    },
     /// The overall status of a VM or host changes, of which the server tells nobody.
     SetStatus {
         /// MoRef of a VM or host.
@@ -260,6 +287,9 @@ pub enum WorldError {
     /// No such snapshot.
     #[error("there is no snapshot {0:?}")]
     Snapshot(String),
+    /// The VM has asked nothing.
+    #[error("{0} has no question")]
+    Question(String),
     /// No such counter.
     #[error("there is no counter {0:?}")]
     Counter(String),
@@ -297,6 +327,7 @@ pub(crate) struct State {
     pub(crate) fields: Vec<String>,
     /// Values of custom attributes, by VM and place of the name.
     pub(crate) attributes: BTreeMap<(usize, usize), String>,
+    pub(crate) tasks: Tasks,
     next_vm: usize,
     spec: Spec,
 }
@@ -319,7 +350,28 @@ impl World {
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.look().0
+    }
+
+    /// The world, and the time at which it is like that: all that was due by then has happened.
+    pub(crate) fn look(&self) -> (RwLockReadGuard<'_, State>, History) {
+        loop {
+            let state = self.inner.state.read().unwrap_or_else(PoisonError::into_inner);
+            let history = self.inner.clock.history();
+            if state.due() > history.reading.horizon {
+                return (state, history);
+            }
+            drop(state);
+            drop(self.write());
+        }
+    }
+
+    /// The world as it is now, to be changed.
+    fn write(&self) -> (RwLockWriteGuard<'_, State>, Reading) {
+        let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
+        let reading = self.inner.clock.read();
+        state.settle(reading);
+        (state, reading)
     }
 
     /// Makes something happen now. Answers the MoRef of what was created, renamed, moved... ("" for
@@ -328,23 +380,43 @@ impl World {
     /// # Errors
     /// The event can't happen in the present state; nothing has changed.
     pub fn apply(&self, event: Event) -> Result<String, WorldError> {
-        let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
-        let horizon = self.inner.clock.horizon();
-        let moref = state.apply(event, horizon)?;
+        let (mut state, reading) = self.write();
+        let moref = state.apply(event, reading.horizon)?;
         state.version += 1;
         Ok(moref)
+    }
+
+    /// Accepts an operation of a client; answers the MoRef of its task, or `None` where the guest was told.
+    pub(crate) fn order(&self, order: Order) -> Result<Option<String>, Trouble> {
+        let (mut state, reading) = self.write();
+        let task = state.order(order, reading)?;
+        state.version += 1;
+        Ok(task.map(|number| state.task_moref(number)))
+    }
+
+    /// Cancels a task; `None` = there is no such task.
+    pub(crate) fn cancel(&self, task: &str) -> Option<Result<(), Trouble>> {
+        let (mut state, reading) = self.write();
+        let number = state.find_task(task)?;
+        state.version += 1;
+        Some(state.cancel(number, reading))
+    }
+
+    /// Every operation that was accepted from a client so far, oldest first.
+    #[must_use]
+    pub fn operations(&self) -> Vec<OperationRecord> {
+        self.read().tasks.log.clone()
     }
 
     /// The log up to now.
     #[must_use]
     pub fn truth(&self) -> Truth {
-        let state = self.read();
+        let (state, history) = self.look();
         let mut truth = state.truth.clone();
-        let (reading, steps, not_lived) = self.inner.clock.history();
-        truth.now = reading.now;
-        truth.horizon = reading.horizon;
-        truth.clock_steps = steps;
-        truth.not_lived = not_lived;
+        truth.now = history.reading.now;
+        truth.horizon = history.reading.horizon;
+        truth.clock_steps = history.steps;
+        truth.not_lived = history.not_lived;
         truth.index = OnceLock::new();
         truth
     }
@@ -596,8 +668,37 @@ impl State {
                 Ok(entity)
             }
             Event::MoveVm { vm, host, ring } => self.relocate(&vm, &host, ring, horizon),
-            Event::CreateSnapshot { vm, name } => self.create_snapshot(&vm, name, horizon),
+            Event::CreateSnapshot { vm, name } => {
+                self.take_snapshot(&vm, &name, "", (true, false), horizon)?;
+                Ok(vm)
+            }
             Event::RemoveSnapshot { vm, name } => self.remove_snapshot(&vm, &name),
+            Event::Ask { vm, text } => {
+                let index = self.need(EntityKind::Vm, &vm)?;
+                if let Some((details, _)) = self.vm_mut(index) {
+                    details.question = Some(Question::new(text));
+                }
+                Ok(vm)
+            }
+            Event::Answer { vm } => {
+                let index = self.need(EntityKind::Vm, &vm)?;
+                let question = self
+                    .vm_mut(index)
+                    .and_then(|(details, _)| details.question.take());
+                question.ok_or_else(|| WorldError::Question(vm.clone()))?;
+                self.resume(index, horizon);
+                Ok(vm)
+            }
+            Event::SetMethod { vm, method, enabled } => {
+                let index = self.need(EntityKind::Vm, &vm)?;
+                if let Some((details, _)) = self.vm_mut(index) {
+                    details.disabled.retain(|one| *one != method);
+                    if !enabled {
+                        details.disabled.push(method);
+                    }
+                }
+                Ok(vm)
+            }
             Event::SetStatus { entity, status } => {
                 let index = self.live.get(&entity).copied();
                 let index = index.ok_or_else(|| WorldError::Unknown {
@@ -683,6 +784,9 @@ impl State {
                 details.booted_at = grid::seconds(horizon);
             }
             begin_run(record, horizon, host, details.vcpus, details.booted_at);
+            if !resumed {
+                self.boot_guest(index, horizon, clock::micros(self.spec.guest_boot));
+            }
         }
         Ok(vm.to_owned())
     }

@@ -6,7 +6,7 @@ use super::paths::{Outcome, datastore_capacity, datastore_name, datastore_url};
 use crate::grid;
 use crate::soap::{element, moref};
 use crate::truth::EntityRecord;
-use crate::world::{HostLink, PowerState, Snapshot, State, VmDetails};
+use crate::world::{HostLink, PowerState, Question, State, VmDetails, snapshot_moref};
 
 /// The device keys that vSphere gives out.
 const FIRST_NIC: u32 = 4000;
@@ -19,7 +19,7 @@ pub(super) fn write(out: &mut String, scope: &Scope<'_>, object: &Obj, path: &st
         (Obj::Vm(index), _) => {
             let vm = state.vm(*index)?;
             let record = state.truth.entities.get(*index)?;
-            let running = vm.power == PowerState::PoweredOn && record.profile.tools;
+            let running = vm.power == PowerState::PoweredOn && record.profile.tools && vm.guest_up;
             match path {
                 "config.hardware.device" => devices(out, *index, vm, record),
                 "customValue" => attributes(out, state, *index),
@@ -157,14 +157,10 @@ fn guest_nets(out: &mut String, index: usize, record: &EntityRecord) {
     out.push_str("<deviceConfigId>-1</deviceConfigId></GuestNicInfo></val>");
 }
 
-fn snapshot_moref(vm: &str, snapshot: &Snapshot) -> String {
-    format!("snapshot-{vm}-{}", snapshot.id)
-}
-
 fn snapshots(out: &mut String, moref_of_vm: &str, vm: &VmDetails) {
     out.push_str("<val xsi:type=\"VirtualMachineSnapshotInfo\">");
     if let Some(current) = vm.snapshots.iter().find(|snapshot| snapshot.current) {
-        let value = snapshot_moref(moref_of_vm, current);
+        let value = snapshot_moref(moref_of_vm, current.id);
         moref(out, "currentSnapshot", "VirtualMachineSnapshot", &value);
     }
     level(out, "rootSnapshotList", moref_of_vm, vm, None);
@@ -174,21 +170,70 @@ fn snapshots(out: &mut String, moref_of_vm: &str, vm: &VmDetails) {
 fn level(out: &mut String, name: &str, moref_of_vm: &str, vm: &VmDetails, parent: Option<usize>) {
     for snapshot in vm.snapshots.iter().filter(|snapshot| snapshot.parent == parent) {
         out.push_str(&format!("<{name}>"));
-        let value = snapshot_moref(moref_of_vm, snapshot);
+        let value = snapshot_moref(moref_of_vm, snapshot.id);
         moref(out, "snapshot", "VirtualMachineSnapshot", &value);
         moref(out, "vm", "VirtualMachine", moref_of_vm);
         element(out, "name", &snapshot.name);
-        element(out, "description", "");
+        element(out, "description", &snapshot.description);
         element(out, "id", &snapshot.id.to_string());
         let mut time = String::new();
         grid::push_micros(&mut time, snapshot.created_at);
         element(out, "createTime", &time);
         element(out, "state", snapshot.power);
-        element(out, "quiesced", "false");
+        element(out, "quiesced", if snapshot.quiesced { "true" } else { "false" });
         level(out, "childSnapshotList", moref_of_vm, vm, Some(snapshot.id));
         element(out, "replaySupported", "false");
         out.push_str(&format!("</{name}>"));
     }
+}
+
+/// Methods that make no sense now, and those that someone disabled.
+pub(super) fn disabled_methods(vm: &VmDetails, record: &EntityRecord) -> Vec<String> {
+    let power: &[&str] = match vm.power {
+        _ if record.template => &[
+            "PowerOnVM_Task",
+            "PowerOffVM_Task",
+            "SuspendVM_Task",
+            "ResetVM_Task",
+            "ShutdownGuest",
+            "RebootGuest",
+        ],
+        PowerState::PoweredOn => &["PowerOnVM_Task"],
+        PowerState::PoweredOff => &[
+            "PowerOffVM_Task",
+            "SuspendVM_Task",
+            "ResetVM_Task",
+            "ShutdownGuest",
+            "RebootGuest",
+        ],
+        PowerState::Suspended => &["SuspendVM_Task", "ResetVM_Task", "ShutdownGuest", "RebootGuest"],
+    };
+    let without: &[&str] = if vm.snapshots.is_empty() {
+        &["RevertToCurrentSnapshot_Task", "RemoveAllSnapshots_Task"]
+    } else {
+        &[]
+    };
+    let usual = power.iter().chain(without).map(|method| (*method).to_owned());
+    usual.chain(vm.disabled.iter().cloned()).collect()
+}
+
+/// The inner XML of a VirtualMachineQuestionInfo.
+pub(super) fn question(vm: usize, question: &Question) -> String {
+    let mut out = String::new();
+    element(&mut out, "id", &format!("_vmx{vm}"));
+    element(&mut out, "text", &question.text);
+    out.push_str("<choice>");
+    for (key, label) in question.choices.iter().enumerate() {
+        out.push_str("<choiceInfo xsi:type=\"ElementDescription\">");
+        element(&mut out, "label", label);
+        element(&mut out, "summary", label);
+        element(&mut out, "key", &key.to_string());
+        out.push_str("</choiceInfo>");
+    }
+    let default = question.choices.len().saturating_sub(1);
+    element(&mut out, "defaultIndex", &default.to_string());
+    out.push_str("</choice>");
+    out
 }
 
 fn management(out: &mut String, host: usize) {

@@ -6,7 +6,7 @@ use super::collect::View;
 use crate::soap::Ref;
 use crate::spec::PlatformKind;
 use crate::truth::EntityKind;
-use crate::world::State;
+use crate::world::{State, snapshot_moref};
 
 /// One of the five folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +28,11 @@ pub(crate) enum Obj {
     PerfManager,
     Setting,
     Fields,
+    TaskManager,
+    /// By number.
+    Task(u64),
+    /// VM and id.
+    Snapshot(usize, usize),
     Folder(FolderKind),
     Datacenter,
     Cluster(usize),
@@ -49,6 +54,9 @@ impl Obj {
             Self::PerfManager => "PerformanceManager",
             Self::Setting => "OptionManager",
             Self::Fields => "CustomFieldsManager",
+            Self::TaskManager => "TaskManager",
+            Self::Task(_) => "Task",
+            Self::Snapshot(..) => "VirtualMachineSnapshot",
             Self::Folder(_) => "Folder",
             Self::Datacenter => "Datacenter",
             Self::Cluster(_) => state.names.cluster_type(),
@@ -71,6 +79,9 @@ impl Obj {
             Self::PerfManager => names.perf_manager.to_owned(),
             Self::Setting => names.setting.to_owned(),
             Self::Fields => "CustomFieldsManager".to_owned(),
+            Self::TaskManager => names.task_manager.to_owned(),
+            Self::Task(number) => state.task_moref(*number),
+            Self::Snapshot(vm, id) => snapshot_moref(&Self::Vm(*vm).moref(state), *id),
             Self::Folder(FolderKind::Root) => names.root_folder.to_owned(),
             Self::Folder(FolderKind::Vm) => names.vm_folder.to_owned(),
             Self::Folder(FolderKind::Host) => names.host_folder.to_owned(),
@@ -120,6 +131,8 @@ impl Obj {
                 let record = state.truth.entities.get(*index);
                 record.is_some_and(|record| record.removed_at.is_none())
             }
+            Self::Task(number) => state.tasks.get(*number).is_some_and(|task| task.visible),
+            Self::Snapshot(..) => state.find_snapshot(&self.moref(state)).is_some(),
             _ => true,
         }
     }
@@ -173,6 +186,16 @@ impl Obj {
                 .map(|vm| Self::Host(vm.host))
                 .into_iter()
                 .collect(),
+            (Self::Vm(index), "recentTask") => tasks(state, Some(*index)),
+            (Self::TaskManager, "recentTask") => tasks(state, None),
+            (Self::Snapshot(vm, _), "vm") => vec![Self::Vm(*vm)],
+            (Self::Snapshot(vm, id), "childSnapshot") => {
+                let snapshots = state.vm(*vm)?.snapshots.iter();
+                let children = snapshots.filter(|snapshot| snapshot.parent == Some(*id));
+                children
+                    .map(|snapshot| Self::Snapshot(*vm, snapshot.id))
+                    .collect()
+            }
             (_, "parent") if self.is_entity() => self.parent(state).into_iter().collect(),
             _ => return None,
         })
@@ -201,6 +224,13 @@ fn all(state: &State, kind: EntityKind) -> Vec<Obj> {
             EntityKind::Vm => Obj::Vm(index),
         })
         .collect()
+}
+
+/// Those of one VM, or all.
+fn tasks(state: &State, vm: Option<usize>) -> Vec<Obj> {
+    let tasks = state.tasks.visible();
+    let wanted = tasks.filter(|(_, task)| vm.is_none_or(|vm| task.on.vm == vm));
+    wanted.map(|(number, _)| Obj::Task(number)).collect()
 }
 
 fn hosts(state: &State, cluster: usize) -> Vec<Obj> {
@@ -247,6 +277,14 @@ pub(crate) fn named(state: &State, reference: &Ref<'_>) -> Option<Obj> {
         };
         return (object.kind(state) == reference.kind).then_some(object);
     }
+    match &*reference.kind {
+        "Task" => return state.find_task(value).map(Obj::Task),
+        "VirtualMachineSnapshot" => {
+            let (vm, id) = state.find_snapshot(value)?;
+            return Some(Obj::Snapshot(vm, id));
+        }
+        _ => {}
+    }
     let singles = [
         Obj::ServiceInstance,
         Obj::PropertyCollector,
@@ -255,6 +293,7 @@ pub(crate) fn named(state: &State, reference: &Ref<'_>) -> Option<Obj> {
         Obj::PerfManager,
         Obj::Setting,
         Obj::Fields,
+        Obj::TaskManager,
         Obj::Folder(FolderKind::Root),
         Obj::Folder(FolderKind::Vm),
         Obj::Folder(FolderKind::Host),
@@ -286,6 +325,10 @@ pub(crate) fn resolve(state: &State, value: &str) -> &'static str {
         "VirtualMachine"
     } else if value.starts_with("host-") {
         "HostSystem"
+    } else if state.find_task(value).is_some() {
+        "Task"
+    } else if state.find_snapshot(value).is_some() {
+        "VirtualMachineSnapshot"
     } else if value.starts_with("session[") {
         "ContainerView"
     } else {

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use super::collect::Scope;
 use super::details;
 use super::objects::{FolderKind, Obj, pool_of};
+use super::tasks;
 use crate::counters;
 use crate::grid;
 use crate::soap::{element, escape, moref};
@@ -22,7 +23,7 @@ pub(super) enum Outcome {
     Unset,
 }
 
-enum Value {
+pub(super) enum Value {
     Unset,
     Text(String),
     Enum(&'static str, &'static str),
@@ -33,7 +34,14 @@ enum Value {
     Bool(bool),
     Time(i64),
     Ref(Obj),
+    /// A reference where anything may stand.
+    AnyRef(Obj),
     Refs(Vec<Obj>),
+    Strings(Vec<String>),
+    /// A data object of this type, by its inner XML.
+    Data(&'static str, String),
+    /// The same, where one of another type may stand.
+    Sub(&'static str, String),
     /// An array of this type with nothing in it; unlike an unset property it is there.
     Empty(&'static str),
     /// Roles by number, of which those of vSphere itself are negative.
@@ -97,6 +105,9 @@ const VM: &[&str] = &[
     "summary.storage.committed",
     "summary.storage.uncommitted",
     "summary.customValue",
+    "disabledMethod",
+    "recentTask",
+    "runtime.question",
 ];
 
 const HOST: &[&str] = &[
@@ -268,6 +279,7 @@ const COMPOSITES: &[(&str, &str, &str, &[&str])] = &[
             "connectionState",
             "powerState",
             "bootTime",
+            "question",
             "maxCpuUsage",
             "maxMemoryUsage",
             "consolidationNeeded",
@@ -292,7 +304,11 @@ const COMPOSITES: &[(&str, &str, &str, &[&str])] = &[
             "annotation",
         ],
     ),
+    ("Task", "info", "TaskInfo", tasks::INFO),
 ];
+
+/// Task collectors of one session.
+pub(crate) const MAX_COLLECTORS: usize = 32;
 
 /// Every guest says so.
 const GUEST_ID: &str = "otherGuest64";
@@ -325,6 +341,9 @@ pub(super) fn of_type(kind: &str) -> Option<&'static [&'static str]> {
         "DistributedVirtualPortgroup" => PORTGROUP,
         "OpaqueNetwork" => OPAQUE,
         "CustomFieldsManager" => &["field"],
+        "Task" => tasks::TASK,
+        "TaskManager" => &["recentTask", "maxCollector"],
+        "VirtualMachineSnapshot" => &["vm", "childSnapshot"],
         "PerformanceManager" => &["perfCounter", "historicalInterval"],
         "SessionManager" => &["currentSession"],
         "ServiceInstance" => &["serverClock"],
@@ -401,7 +420,7 @@ fn typed(out: &mut String, state: &State, value: Value) -> Outcome {
             grid::push_micros(&mut text, micros);
             scalar(out, "xsd:dateTime", &text);
         }
-        Value::Ref(object) => {
+        Value::Ref(object) | Value::AnyRef(object) => {
             out.push_str("<val type=\"");
             out.push_str(object.kind(state));
             out.push_str("\" xsi:type=\"ManagedObjectReference\">");
@@ -419,6 +438,14 @@ fn typed(out: &mut String, state: &State, value: Value) -> Outcome {
             }
             out.push_str("</val>");
         }
+        Value::Strings(texts) => {
+            out.push_str("<val xsi:type=\"ArrayOfString\">");
+            for text in texts {
+                element(out, "string", &text);
+            }
+            out.push_str("</val>");
+        }
+        Value::Data(kind, inner) | Value::Sub(kind, inner) => data(out, "val", kind, &inner),
         Value::Empty(array) => scalar(out, array, ""),
         Value::Roles(roles) => {
             out.push_str("<val xsi:type=\"ArrayOfInt\">");
@@ -431,8 +458,12 @@ fn typed(out: &mut String, state: &State, value: Value) -> Outcome {
     Outcome::Written
 }
 
+fn data(out: &mut String, name: &str, kind: &str, inner: &str) {
+    out.push_str(&format!("<{name} xsi:type=\"{kind}\">{inner}</{name}>"));
+}
+
 /// A child of a data object: no data type, absent when unset.
-fn plain(out: &mut String, state: &State, name: &str, value: Value) {
+pub(super) fn plain(out: &mut String, state: &State, name: &str, value: Value) {
     match value {
         Value::Unset => {}
         Value::Text(text) | Value::Status(text) => element(out, name, &text),
@@ -452,6 +483,21 @@ fn plain(out: &mut String, state: &State, name: &str, value: Value) {
                 moref(out, name, object.kind(state), &object.moref(state));
             }
         }
+        Value::AnyRef(object) => {
+            out.push_str(&format!(
+                "<{name} type=\"{}\" xsi:type=\"ManagedObjectReference\">",
+                object.kind(state)
+            ));
+            escape(out, &object.moref(state));
+            out.push_str(&format!("</{name}>"));
+        }
+        Value::Strings(texts) => {
+            for text in texts {
+                element(out, name, &text);
+            }
+        }
+        Value::Data(_, inner) => out.push_str(&format!("<{name}>{inner}</{name}>")),
+        Value::Sub(kind, inner) => data(out, name, kind, &inner),
         // In a structure an empty array is no element at all.
         Value::Empty(_) | Value::Roles(_) => {}
     }
@@ -494,6 +540,19 @@ fn value(scope: &Scope<'_>, object: &Obj, path: &str) -> Value {
             _ => object.follow(state, path).map_or(Value::Unset, Value::Refs),
         },
         Obj::Datastore(number) => datastore_value(state, *number, path),
+
+        Obj::Task(number) => match path.strip_prefix("info.") {
+            Some(name) => tasks::field(state, *number, name),
+            None => Value::Unset,
+        },
+        Obj::TaskManager => match path {
+            "maxCollector" => int(u32::try_from(MAX_COLLECTORS).unwrap_or(u32::MAX)),
+            _ => object.follow(state, path).map_or(Value::Unset, Value::Refs),
+        },
+        Obj::Snapshot(..) => match path {
+            "vm" => single(state, object, path),
+            _ => object.follow(state, path).map_or(Value::Unset, Value::Refs),
+        },
         Obj::ServiceInstance if path == "serverClock" => Value::Time(scope.reading.now),
         Obj::View(view) => match path {
             "recursive" => Value::Bool(view.recursive),
@@ -516,19 +575,24 @@ fn datacenter_name(state: &State) -> String {
     }
 }
 
-fn int(number: u32) -> Value {
+pub(super) fn int(number: u32) -> Value {
     Value::Int(i32::try_from(number).unwrap_or(i32::MAX))
 }
 
 fn vm_value(scope: &Scope<'_>, index: usize, vm: &VmDetails, record: &EntityRecord, path: &str) -> Value {
     let state = scope.state;
     let running = vm.power == PowerState::PoweredOn;
+    let tools = running && record.profile.tools && vm.guest_up;
     let host = state.host(vm.host);
     let reachable = host.is_some_and(|host| host.link == HostLink::Connected);
     match path {
         "name" | "summary.config.name" | "config.name" => Value::Text(record.name.clone()),
         "resourcePool" => pool_of(state, index).map_or(Value::Unset, Value::Ref),
-        "datastore" => Obj::Vm(index)
+        "disabledMethod" => Value::Strings(details::disabled_methods(vm, record)),
+        "runtime.question" => vm.question.as_ref().map_or(Value::Unset, |question| {
+            Value::Data("VirtualMachineQuestionInfo", details::question(index, question))
+        }),
+        "datastore" | "recentTask" => Obj::Vm(index)
             .follow(state, path)
             .map_or(Value::Unset, Value::Refs),
         "runtime.powerState" | "summary.runtime.powerState" => {
@@ -565,12 +629,10 @@ fn vm_value(scope: &Scope<'_>, index: usize, vm: &VmDetails, record: &EntityReco
         "summary.config.guestFullName" | "config.guestFullName" => Value::Text(vm.guest.to_owned()),
         "summary.config.annotation" => Value::Text(String::new()),
         "config.version" => Value::Text("vmx-20".to_owned()),
-        "guest.hostName" if running && record.profile.tools => {
-            Value::Text(format!("{}.guest.example.com", record.moref))
-        }
-        "guest.guestId" if running && record.profile.tools => Value::Text(GUEST_ID.to_owned()),
-        "guest.guestFullName" if running && record.profile.tools => Value::Text(vm.guest.to_owned()),
-        "guest.ipAddress" if running && record.profile.tools => Value::Text(details::address(index, 0)),
+        "guest.hostName" if tools => Value::Text(format!("{}.guest.example.com", record.moref)),
+        "guest.guestId" if tools => Value::Text(GUEST_ID.to_owned()),
+        "guest.guestFullName" if tools => Value::Text(vm.guest.to_owned()),
+        "guest.ipAddress" if tools => Value::Text(details::address(index, 0)),
         "guest.toolsVersionStatus2" => Value::Text(
             if record.profile.tools {
                 "guestToolsCurrent"
@@ -586,7 +648,7 @@ fn vm_value(scope: &Scope<'_>, index: usize, vm: &VmDetails, record: &EntityReco
             Value::Long(details::disk_bytes(vm) / 2 * i64::from(record.profile.disks))
         }
         "guest.toolsRunningStatus" => Value::Text(
-            if running && record.profile.tools {
+            if tools {
                 "guestToolsRunning"
             } else {
                 "guestToolsNotRunning"
@@ -806,7 +868,7 @@ mod tests {
             for path in of_type(kind).expect("type") {
                 let mut out = String::new();
                 let outcome = write(&mut out, &scope, &object, path);
-                if *path == "snapshot" {
+                if matches!(*path, "snapshot" | "runtime.question") {
                     continue; // There is none yet.
                 }
                 assert_eq!(outcome, Outcome::Written, "{kind} {path}");

@@ -47,7 +47,13 @@ struct Tracked {
 
 impl Collector {
     /// Adds a filter; answers its reference.
-    pub(crate) fn add(&mut self, filter: Filter<'static>, owner: &str) -> String {
+    pub(crate) fn add(&mut self, mut filter: Filter<'static>, owner: &str) -> String {
+        // Once the filter is there, an object of it that goes away leaves; it is no mistake any more.
+        let named = filter
+            .objects
+            .iter()
+            .all(|set| set.object.kind != "ContainerView");
+        filter.report_missing |= named;
         self.made += 1;
         let moref = format!("{owner}f{}", self.made);
         self.filters.push(Tracked {

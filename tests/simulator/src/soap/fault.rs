@@ -2,6 +2,7 @@
 
 use super::read::Refusal;
 use super::write::{element, envelope, escape, moref};
+use crate::world::{Field, Trouble};
 
 /// A fault.
 #[derive(Clone, Debug)]
@@ -11,6 +12,19 @@ pub(crate) struct Fault {
     code: &'static str,
     /// Inner XML of the detail.
     fields: String,
+}
+
+impl From<&Trouble> for Fault {
+    fn from(trouble: &Trouble) -> Self {
+        let fault = Self::new(&trouble.kind, &trouble.message);
+        trouble
+            .fields
+            .iter()
+            .fold(fault, |fault, (name, field)| match field {
+                Field::Text(text) => fault.with(name, text),
+                Field::Ref(kind, value) => fault.with_ref(name, kind, value),
+            })
+    }
 }
 
 impl Fault {

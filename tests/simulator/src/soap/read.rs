@@ -79,11 +79,17 @@ impl<'a> Cursor<'a> {
 
     /// Enters the next element if it has this local name.
     pub(crate) fn enter(&mut self, name: &str) -> Result<Option<BytesStart<'a>>, Refusal> {
-        self.peek()?;
-        match &self.next {
-            Some(Node::Start(start)) if start.local_name().as_ref() == name => self.enter_any(),
-            _ => Ok(None),
+        if self.at(name)? {
+            self.enter_any()
+        } else {
+            Ok(None)
         }
+    }
+
+    /// Whether the next element has this local name.
+    pub(crate) fn at(&mut self, name: &str) -> Result<bool, Refusal> {
+        self.peek()?;
+        Ok(matches!(&self.next, Some(Node::Start(start)) if start.local_name().as_ref() == name))
     }
 
     /// Leaves the present element; anything left in it is out of order or unknown.

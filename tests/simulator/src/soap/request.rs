@@ -5,8 +5,10 @@ use std::num::ParseIntError;
 use quick_xml::XmlVersion;
 use quick_xml::events::BytesStart;
 
+use super::operations::{self, TaskFilter};
 use super::read::{Cursor, Refusal, Text, missing};
 use crate::grid;
+use crate::world::Operation;
 
 /// A managed object reference.
 #[derive(Clone, Debug)]
@@ -76,6 +78,17 @@ pub(crate) enum Call<'a> {
     QueryPerf {
         specs: Vec<QuerySpec<'a>>,
     },
+    /// On a VM or a snapshot.
+    Operate(Operation),
+    CancelTask,
+    CreateCollectorForTasks {
+        filter: TaskFilter<'a>,
+    },
+    ReadNextTasks {
+        most: i32,
+    },
+    RewindCollector,
+    DestroyCollector,
     /// A method that this server does not have.
     Unknown,
 }
@@ -300,7 +313,7 @@ fn data_type(start: &BytesStart<'_>) -> Option<String> {
     Some(local.to_owned())
 }
 
-fn reference<'a>(cursor: &mut Cursor<'a>, name: &str, owner: &str) -> Result<Ref<'a>, Refusal> {
+pub(super) fn reference<'a>(cursor: &mut Cursor<'a>, name: &str, owner: &str) -> Result<Ref<'a>, Refusal> {
     let start = cursor.enter(name)?.ok_or_else(|| missing(name, owner))?;
     let kind = kind(&start);
     if kind.is_empty() {
@@ -312,7 +325,7 @@ fn reference<'a>(cursor: &mut Cursor<'a>, name: &str, owner: &str) -> Result<Ref
     Ok(Ref { kind, value })
 }
 
-fn number(text: &str, name: &str) -> Result<i32, Refusal> {
+pub(super) fn number(text: &str, name: &str) -> Result<i32, Refusal> {
     text.trim().parse().map_err(|error: ParseIntError| {
         Refusal::schema(format!(
             "Cannot convert \"{text}\" to int: {error}\n\nwhile parsing property \"{name}\" of static \
@@ -321,7 +334,7 @@ fn number(text: &str, name: &str) -> Result<i32, Refusal> {
     })
 }
 
-fn boolean(text: &str, name: &str) -> Result<bool, Refusal> {
+pub(super) fn boolean(text: &str, name: &str) -> Result<bool, Refusal> {
     match text.trim() {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
@@ -337,12 +350,12 @@ fn optional_number(cursor: &mut Cursor<'_>, name: &str) -> Result<Option<i32>, R
     text.map(|text| number(&text, name)).transpose()
 }
 
-fn optional_flag(cursor: &mut Cursor<'_>, name: &str) -> Result<Option<bool>, Refusal> {
+pub(super) fn optional_flag(cursor: &mut Cursor<'_>, name: &str) -> Result<Option<bool>, Refusal> {
     let text = cursor.optional(name)?;
     text.map(|text| boolean(&text, name)).transpose()
 }
 
-fn optional_time(cursor: &mut Cursor<'_>, name: &str) -> Result<Option<i64>, Refusal> {
+pub(super) fn optional_time(cursor: &mut Cursor<'_>, name: &str) -> Result<Option<i64>, Refusal> {
     let Some(text) = cursor.optional(name)? else {
         return Ok(None);
     };
@@ -454,7 +467,7 @@ fn arguments<'a>(cursor: &mut Cursor<'a>, method: &str) -> Result<Call<'a>, Refu
             }
             Call::QueryPerf { specs }
         }
-        _ => Call::Unknown,
+        _ => operations::arguments(cursor, method)?.unwrap_or(Call::Unknown),
     })
 }
 

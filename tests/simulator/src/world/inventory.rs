@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 
-use super::{HostLink, PowerState, Snapshot, State};
+use super::{HostLink, PowerState, Snapshot, State, Tasks};
 use crate::clock::{self, Clock};
 use crate::counters::Numbering;
 use crate::grid;
@@ -50,7 +50,33 @@ pub(crate) struct VmDetails {
     pub(crate) uuid: String,
     pub(crate) instance_uuid: String,
     pub(crate) guest: &'static str,
+    /// A guest that has tools runs them: it is not just starting.
+    pub(crate) guest_up: bool,
+    pub(crate) question: Option<Question>,
+    /// Methods that someone disabled.
+    pub(crate) disabled: Vec<String>,
     pub(crate) snapshots: Vec<Snapshot>,
+    /// Snapshots that there ever were.
+    pub(crate) snapshots_made: usize,
+}
+
+/// What a VM asks before it goes on.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) text: String,
+    /// What can be answered; the last one is the default.
+    pub(crate) choices: &'static [&'static str],
+}
+
+impl Question {
+    /// A question with a text of its own, or the best-known one.
+    pub(crate) fn new(text: Option<String>) -> Self {
+        let usual = "This virtual machine might have been moved or copied.";
+        Self {
+            text: text.unwrap_or_else(|| usual.to_owned()),
+            choices: &["Cancel", "I Moved It", "I Copied It"],
+        }
+    }
 }
 
 /// MoRefs of everything that is not a host or VM. Real ones differ between vCenter and ESXi.
@@ -68,6 +94,7 @@ pub(crate) struct Names {
     pub(crate) session_manager: &'static str,
     pub(crate) perf_manager: &'static str,
     pub(crate) setting: &'static str,
+    pub(crate) task_manager: &'static str,
     pub(crate) clusters: usize,
     pub(crate) datastores: usize,
 }
@@ -88,6 +115,7 @@ impl Names {
                 session_manager: "SessionManager",
                 perf_manager: "PerfMgr",
                 setting: "VpxSettings",
+                task_manager: "TaskManager",
                 clusters,
                 datastores,
             },
@@ -104,6 +132,7 @@ impl Names {
                 session_manager: "ha-sessionmgr",
                 perf_manager: "ha-perfmgr",
                 setting: "HostAgentSettings",
+                task_manager: "ha-taskmgr",
                 clusters,
                 datastores,
             },
@@ -243,6 +272,7 @@ pub(super) fn build(spec: &Spec, clock: &Clock) -> State {
         status: HashMap::new(),
         fields: Vec::new(),
         attributes: BTreeMap::new(),
+        tasks: Tasks::default(),
         next_vm: spec.vms + spec.templates,
         spec: spec.clone(),
     }
@@ -388,7 +418,11 @@ pub(super) fn vm(
         uuid: uuid(spec.seed, 3, number),
         instance_uuid: uuid(spec.seed, 4, number),
         guest: GUESTS.get(guest).copied().unwrap_or_default(),
+        guest_up: true,
+        question: None,
+        disabled: Vec::new(),
         snapshots: Vec::new(),
+        snapshots_made: 0,
     };
     (record, details)
 }

@@ -15,7 +15,10 @@
 )]
 
 mod changes;
+mod desk;
 mod inventory;
+mod power;
+mod snapshots;
 mod support;
 
 use std::time::Duration;
