@@ -15,6 +15,7 @@ use crate::model::operation::{Code, End, Operation, State};
 use crate::operate::judge;
 use crate::operate::judge::Before;
 use crate::retry::Backoff;
+use crate::soap;
 use crate::soap::fault::FaultKind;
 use crate::store;
 use crate::store::{Class, Database, Lease, Pinned};
@@ -84,16 +85,37 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// True where asking again cannot help before a person has changed something.
-    fn is_lasting(&self) -> bool {
-        match self {
-            Self::Source(error) => matches!(
-                error.disposition(),
-                Disposition::Permanent | Disposition::SkipEntity | Disposition::Split
-            ),
-            Self::Store(_) => false,
-            Self::OtherServer { .. } => true,
+    /// True where asking again is in vain. A person may mend a password or an identity while something that was sent is
+    /// still to be followed, and is waited for; what the server refuses to tell, it will refuse again.
+    fn is_lasting(&self, is_sent: bool) -> bool {
+        let disposition = match self {
+            Self::Source(error) => error.disposition(),
+            Self::Store(_) => return false,
+            Self::OtherServer { .. } => return !is_sent,
+        };
+        match disposition {
+            Disposition::Permanent | Disposition::SkipEntity | Disposition::Split => {
+                self.is_answer() || !is_sent
+            }
+            // A refused login: nobody tries again for minutes.
+            Disposition::RetryAfter(_) => !is_sent && self.is_refused_login(),
+            Disposition::Relogin | Disposition::Retry | Disposition::Shrink => false,
         }
+    }
+
+    /// True where the server refuses to tell.
+    fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Source(vsphere::Error::Soap(soap::Error::Fault { .. }))
+        )
+    }
+
+    fn is_refused_login(&self) -> bool {
+        matches!(
+            self,
+            Self::Source(vsphere::Error::Soap(soap::Error::LoginRefused { .. }))
+        )
     }
 
     fn is_gone(&self) -> bool {
@@ -211,7 +233,9 @@ impl Hands {
         if let Before::End(end) = judge::before(operation, &vm) {
             return Ok(end);
         }
-        let time = self.reach(deadline, || async { Ok(self.vsphere.server_time().await?) });
+        let time = self.reach(operation, deadline, || async {
+            Ok(self.vsphere.server_time().await?)
+        });
         let source_time = match time.await? {
             Ok(time) => time,
             Err(trouble) => return Ok(unreachable(&trouble)),
@@ -268,7 +292,8 @@ impl Hands {
             }
             Err(error) => error,
         };
-        if let Some(fault) = error.fault() {
+        // Not of a login in between.
+        if let vsphere::Error::Action(soap::Error::Fault { fault, .. }) = &error {
             return Ok(judge::of_fault(action, fault));
         }
         if error.is_answer_lost() {
@@ -292,7 +317,7 @@ impl Hands {
         let mut told = (operation.progress, operation.detail.clone());
         let mut asked_at: Option<Instant> = None;
         loop {
-            let info = self.reach(until, || async { Ok(self.vsphere.task(task).await?) });
+            let info = self.reach(operation, until, || async { Ok(self.vsphere.task(task).await?) });
             let info = match info.await? {
                 Ok(Some(info)) => info,
                 Ok(None) => return self.task_gone(operation, task, until).await,
@@ -482,7 +507,7 @@ impl Hands {
             tasks.retain(|info| judge::may_be_ours(operation, sent, info));
             tasks
         };
-        let recent = self.reach(until, || async {
+        let recent = self.reach(operation, until, || async {
             Ok(self.vsphere.recent_tasks(vm, known).await?)
         });
         let recent = match recent.await? {
@@ -495,7 +520,7 @@ impl Hands {
         Ok(self.history(operation, sent, until).await?.map(fitting))
     }
 
-    /// The VM's tasks since the call was sent.
+    /// The VM's tasks since the call was sent; none where the server does not tell this account.
     async fn history(
         &self,
         operation: &Operation,
@@ -503,14 +528,20 @@ impl Hands {
         until: Instant,
     ) -> Result<Result<Vec<TaskInfo>, Trouble>, Left> {
         let since = sent.minus(judge::QUEUE_TIME_SLACK);
-        self.reach(until, || async {
+        let history = self.reach(operation, until, || async {
             Ok(self.vsphere.task_history(&operation.vm_moref, since).await?)
+        });
+        Ok(match history.await? {
+            Err(trouble) if trouble.is_answer() => {
+                tracing::debug!(error = %Chain(&trouble), "the platform has no history of tasks for this account");
+                Ok(Vec::new())
+            }
+            history => history,
         })
-        .await
     }
 
     async fn vm_now(&self, operation: &Operation, until: Instant) -> Result<Result<VmNow, Trouble>, Left> {
-        self.reach(until, || async {
+        self.reach(operation, until, || async {
             Ok(self.vsphere.vm_now(&operation.vm_moref).await?)
         })
         .await
@@ -518,7 +549,12 @@ impl Hands {
 
     /// Asks the platform, again and again until `until` where it does not answer, and only the server that the
     /// platform has always been: another one uses the same references for other objects.
-    async fn reach<T, F, R>(&self, until: Instant, ask: F) -> Result<Result<T, Trouble>, Left>
+    async fn reach<T, F, R>(
+        &self,
+        operation: &Operation,
+        until: Instant,
+        ask: F,
+    ) -> Result<Result<T, Trouble>, Left>
     where
         F: Fn() -> R + Send + Sync,
         R: Future<Output = Result<T, Trouble>> + Send,
@@ -535,7 +571,8 @@ impl Hands {
                 Err(Trouble::Store(error)) if error.class() == Class::Fenced => return Err(Left::Fenced),
                 Err(trouble) => trouble,
             };
-            if trouble.is_gone() || trouble.is_lasting() || Instant::now() >= until {
+            let is_sent = operation.sent_at_source.is_some();
+            if trouble.is_gone() || trouble.is_lasting(is_sent) || Instant::now() >= until {
                 return Ok(Err(trouble));
             }
             tracing::debug!(error = %Chain(&trouble), "cannot ask the platform about an action; trying again");
