@@ -45,8 +45,9 @@ const GUEST: Duration = Duration::from_secs(15 * 60);
 /// A reboot shows by VMware Tools that stop. Where they do not within this, a reboot cannot be seen from outside.
 const REBOOT_BEGINS: Duration = Duration::from_secs(60);
 
-/// How long a lost call is looked for: it may still be on its way through the server's queue.
-const LOOK: Duration = Duration::from_secs(30);
+/// How long a lost call is looked for: it may still be on its way through the server's queue. One whose answer came too
+/// late has had the whole of `request_timeout` before this.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Between two looks at a task, growing: most end within seconds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
