@@ -205,6 +205,17 @@ pub(super) fn found(snapshot: Option<String>, note: String) -> End {
     })
 }
 
+/// The end of a task that was found although the answer to its call was lost.
+pub(super) fn found_again(end: End, task: &MoRef) -> End {
+    match end {
+        End::Succeeded(outcome) => End::Succeeded(Outcome {
+            note: Some(format!("the platform's answer was lost; found again as {task}")),
+            ..outcome
+        }),
+        other => other,
+    }
+}
+
 /// What a refusal or a failed task means.
 pub(super) fn of_fault(action: &Action, fault: &Fault) -> End {
     use FaultKind as F;
@@ -345,7 +356,7 @@ pub(super) fn may_be_ours(operation: &Operation, sent: Stamp, info: &TaskInfo) -
     let was_there = operation
         .seen_before
         .as_ref()
-        .is_some_and(|seen| seen.tasks.iter().any(|task| *task == info.task));
+        .is_some_and(|seen| seen.tasks.contains(&info.task));
     is_kind && is_about && is_new && !was_there
 }
 

@@ -15,6 +15,7 @@ use crate::model::operation::{Code, End, Operation, State};
 use crate::operate::judge;
 use crate::operate::judge::Before;
 use crate::retry::Backoff;
+use crate::soap;
 use crate::soap::fault::FaultKind;
 use crate::store;
 use crate::store::{Class, Database, Lease, Pinned};
@@ -44,8 +45,9 @@ const GUEST: Duration = Duration::from_secs(15 * 60);
 /// A reboot shows by VMware Tools that stop. Where they do not within this, a reboot cannot be seen from outside.
 const REBOOT_BEGINS: Duration = Duration::from_secs(60);
 
-/// How long a lost call is looked for: it may still be on its way through the server's queue.
-const LOOK: Duration = Duration::from_secs(30);
+/// How long a lost call is looked for: it may still be on its way through the server's queue. One whose answer came too
+/// late has had the whole of `request_timeout` before this.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Between two looks at a task, growing: most end within seconds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -84,16 +86,37 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// True where asking again cannot help before a person has changed something.
-    fn is_lasting(&self) -> bool {
-        match self {
-            Self::Source(error) => matches!(
-                error.disposition(),
-                Disposition::Permanent | Disposition::SkipEntity | Disposition::Split
-            ),
-            Self::Store(_) => false,
-            Self::OtherServer { .. } => true,
+    /// True where asking again is in vain. A person may mend a password or an identity while something that was sent is
+    /// still to be followed, and is waited for; what the server refuses to tell, it will refuse again.
+    fn is_lasting(&self, is_sent: bool) -> bool {
+        let disposition = match self {
+            Self::Source(error) => error.disposition(),
+            Self::Store(_) => return false,
+            Self::OtherServer { .. } => return !is_sent,
+        };
+        match disposition {
+            Disposition::Permanent | Disposition::SkipEntity | Disposition::Split => {
+                self.is_answer() || !is_sent
+            }
+            // A refused login: nobody tries again for minutes.
+            Disposition::RetryAfter(_) => !is_sent && self.is_refused_login(),
+            Disposition::Relogin | Disposition::Retry | Disposition::Shrink => false,
         }
+    }
+
+    /// True where the server refuses to tell.
+    fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Source(vsphere::Error::Soap(soap::Error::Fault { .. }))
+        )
+    }
+
+    fn is_refused_login(&self) -> bool {
+        matches!(
+            self,
+            Self::Source(vsphere::Error::Soap(soap::Error::LoginRefused { .. }))
+        )
     }
 
     fn is_gone(&self) -> bool {
@@ -211,7 +234,9 @@ impl Hands {
         if let Before::End(end) = judge::before(operation, &vm) {
             return Ok(end);
         }
-        let time = self.reach(deadline, || async { Ok(self.vsphere.server_time().await?) });
+        let time = self.reach(operation, deadline, || async {
+            Ok(self.vsphere.server_time().await?)
+        });
         let source_time = match time.await? {
             Ok(time) => time,
             Err(trouble) => return Ok(unreachable(&trouble)),
@@ -237,6 +262,7 @@ impl Hands {
             })
             .await?;
         operation.seen_before = Some(seen);
+        operation.sent_at_source = Some(source_time);
         if !is_ours {
             tracing::error!(operation = %id, "an action was sent by somebody else; leaving it alone");
             return Err(Left::Ended);
@@ -267,7 +293,8 @@ impl Hands {
             }
             Err(error) => error,
         };
-        if let Some(fault) = error.fault() {
+        // Not of a login in between.
+        if let vsphere::Error::Action(soap::Error::Fault { fault, .. }) = &error {
             return Ok(judge::of_fault(action, fault));
         }
         if error.is_answer_lost() {
@@ -291,7 +318,7 @@ impl Hands {
         let mut told = (operation.progress, operation.detail.clone());
         let mut asked_at: Option<Instant> = None;
         loop {
-            let info = self.reach(until, || async { Ok(self.vsphere.task(task).await?) });
+            let info = self.reach(operation, until, || async { Ok(self.vsphere.task(task).await?) });
             let info = match info.await? {
                 Ok(Some(info)) => info,
                 Ok(None) => return self.task_gone(operation, task, until).await,
@@ -351,17 +378,27 @@ impl Hands {
         }
     }
 
-    /// Servers forget tasks some minutes after their end.
+    /// Servers forget tasks some minutes after their end; the history of a vCenter remembers them.
     async fn task_gone(&self, operation: &Operation, task: &MoRef, until: Instant) -> Result<End, Left> {
+        let gone = |trouble: Trouble| {
+            let words = format!(
+                "the platform has forgotten {task}, and cannot be asked what became of it: {}",
+                Chain(&trouble)
+            );
+            End::Unknown(Code::TaskGone, words)
+        };
+        let since = operation.sent_at_source.unwrap_or(Stamp::from_micros(0));
+        let history = match self.history(operation, since, until).await? {
+            Ok(history) => history,
+            Err(trouble) => return Ok(gone(trouble)),
+        };
+        let remembered = history.iter().find(|info| info.task == task.as_str());
+        if let Some(end) = remembered.and_then(|info| judge::of_task(&operation.action, info)) {
+            return Ok(end);
+        }
         let vm = match self.vm_now(operation, until).await? {
             Ok(vm) => vm,
-            Err(trouble) => {
-                let words = format!(
-                    "the platform has forgotten {task}, and the VM cannot be asked: {}",
-                    Chain(&trouble)
-                );
-                return Ok(End::Unknown(Code::TaskGone, words));
-            }
+            Err(trouble) => return Ok(gone(trouble)),
         };
         Ok(judge::evidence(operation, &vm).unwrap_or_else(|| {
             End::Unknown(
@@ -436,7 +473,12 @@ impl Hands {
                         .note_accepted(&self.lease, operation.id, Some(&task))
                 })
                 .await?;
-                return self.follow(operation, &task, until).await;
+                // The history may tell of one that is no longer there to be asked.
+                let end = match judge::of_task(&operation.action, info) {
+                    Some(end) => end,
+                    None => self.follow(operation, &task, until).await?,
+                };
+                return Ok(judge::found_again(end, &task));
             }
             if let Some(end) = judge::evidence(operation, &vm) {
                 return Ok(end);
@@ -466,7 +508,7 @@ impl Hands {
             tasks.retain(|info| judge::may_be_ours(operation, sent, info));
             tasks
         };
-        let recent = self.reach(until, || async {
+        let recent = self.reach(operation, until, || async {
             Ok(self.vsphere.recent_tasks(vm, known).await?)
         });
         let recent = match recent.await? {
@@ -476,15 +518,31 @@ impl Hands {
         if !recent.is_empty() {
             return Ok(Ok(recent));
         }
+        Ok(self.history(operation, sent, until).await?.map(fitting))
+    }
+
+    /// The VM's tasks since the call was sent; none where the server does not tell this account.
+    async fn history(
+        &self,
+        operation: &Operation,
+        sent: Stamp,
+        until: Instant,
+    ) -> Result<Result<Vec<TaskInfo>, Trouble>, Left> {
         let since = sent.minus(judge::QUEUE_TIME_SLACK);
-        let history = self.reach(until, || async {
+        let history = self.reach(operation, until, || async {
             Ok(self.vsphere.task_history(&operation.vm_moref, since).await?)
         });
-        Ok(history.await?.map(fitting))
+        Ok(match history.await? {
+            Err(trouble) if trouble.is_answer() => {
+                tracing::debug!(error = %Chain(&trouble), "the platform has no history of tasks for this account");
+                Ok(Vec::new())
+            }
+            history => history,
+        })
     }
 
     async fn vm_now(&self, operation: &Operation, until: Instant) -> Result<Result<VmNow, Trouble>, Left> {
-        self.reach(until, || async {
+        self.reach(operation, until, || async {
             Ok(self.vsphere.vm_now(&operation.vm_moref).await?)
         })
         .await
@@ -492,7 +550,12 @@ impl Hands {
 
     /// Asks the platform, again and again until `until` where it does not answer, and only the server that the
     /// platform has always been: another one uses the same references for other objects.
-    async fn reach<T, F, R>(&self, until: Instant, ask: F) -> Result<Result<T, Trouble>, Left>
+    async fn reach<T, F, R>(
+        &self,
+        operation: &Operation,
+        until: Instant,
+        ask: F,
+    ) -> Result<Result<T, Trouble>, Left>
     where
         F: Fn() -> R + Send + Sync,
         R: Future<Output = Result<T, Trouble>> + Send,
@@ -509,7 +572,8 @@ impl Hands {
                 Err(Trouble::Store(error)) if error.class() == Class::Fenced => return Err(Left::Fenced),
                 Err(trouble) => trouble,
             };
-            if trouble.is_gone() || trouble.is_lasting() || Instant::now() >= until {
+            let is_sent = operation.sent_at_source.is_some();
+            if trouble.is_gone() || trouble.is_lasting(is_sent) || Instant::now() >= until {
                 return Ok(Err(trouble));
             }
             tracing::debug!(error = %Chain(&trouble), "cannot ask the platform about an action; trying again");

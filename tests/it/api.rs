@@ -1,5 +1,10 @@
 //! The admin API through its sockets: the daemon in this process, a database with two platforms that no collector
 //! has, so that what is asked for stays in the queue, and a client that is no better than it must be.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail loudly and have no supervisor"
+)]
 
 mod attack;
 mod input;
@@ -36,8 +41,8 @@ INSERT INTO virt_platform (name, type, host, port) VALUES ('east', 'vcenter', 'e
 INSERT INTO virt_vm (platform_id, moref, name, instance_uuid, power_state, is_connected, is_template, first_seen_at)
     SELECT platform_id, 'vm-' || n, platform.name || '-' || n, platform.name || '-uuid-' || n, 'off', true, false, now()
     FROM virt_platform platform, generate_series(1, 300) n ORDER BY 1, n;
-INSERT INTO virt_vm_snapshot (vm_id, moref, parent_moref, name, created_at, power_state, is_current)
-    SELECT vm_id, 'snapshot-' || n, CASE n WHEN 2 THEN 'snapshot-1' END, 'before ' || n, now(), 'off', n = 2
+INSERT INTO virt_vm_snapshot (vm_id, moref, parent_moref, name, created_at, power_state, is_current, first_seen_at)
+    SELECT vm_id, 'snapshot-' || n, CASE n WHEN 2 THEN 'snapshot-1' END, 'before ' || n, now(), 'off', n = 2, now()
     FROM virt_vm, generate_series(1, 2) n WHERE moref = 'vm-1';";
 
 struct Api {

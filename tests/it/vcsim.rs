@@ -9,7 +9,7 @@ use support::database::{Database, Role};
 use crate::wait;
 
 /// A running vcsim; ends with its standard input.
-struct Vcsim {
+pub(crate) struct Vcsim {
     child: Child,
     address: String,
     /// Held open: vcsim ends when it cannot write.
@@ -17,7 +17,7 @@ struct Vcsim {
 }
 
 impl Vcsim {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let program = std::env::var_os("VIRT_TEST_VCSIM")
             .expect("VIRT_TEST_VCSIM names no vcsim; `make test` installs one and sets it");
         let mut child = Command::new(program)
@@ -54,7 +54,7 @@ impl Vcsim {
         }
     }
 
-    fn port(&self) -> &str {
+    pub(crate) fn port(&self) -> &str {
         self.address.rsplit_once(':').unwrap().1
     }
 }

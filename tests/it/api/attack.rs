@@ -280,7 +280,11 @@ async fn samples_are_collected_on_time_and_whole_while_the_api_is_attacked() {
     while polls < 30 || !attack.is_finished() {
         rig.pass(Duration::from_secs(20));
         let report = daemon.poll().await;
-        assert_eq!((report.n_rows, report.error.as_ref()), (usize::try_from(rig.n_entities()).unwrap(), None), "poll {polls}: {report:?}");
+        assert_eq!(
+            (report.n_rows, report.error.as_ref()),
+            (usize::try_from(rig.n_entities()).unwrap(), None),
+            "poll {polls}: {report:?}"
+        );
         polls += 1;
     }
     attack.await.unwrap();
@@ -519,7 +523,7 @@ async fn nothing_that_stands_behind_a_request_is_taken_for_another() {
         (
             "a new version",
             format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{hidden}"),
-            &[400, 505],
+            &[0, 400, 505],
         ),
         (
             "a version of its own",
@@ -542,11 +546,13 @@ async fn nothing_that_stands_behind_a_request_is_taken_for_another() {
             &[200, 400],
         ),
     ] {
-        let stream = target.connect().await;
-        let answer = exchange(stream, bytes.as_bytes()).await;
-        let said = String::from_utf8_lossy(&answer.rest);
-        assert!(statuses.contains(&answer.status), "{what}: {answer:?}");
-        assert!(!said.contains("HTTP/1.1"), "{what}: {answer:?} {said}");
+        let mut stream = target.connect().await;
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let said = closed(&mut stream).await;
+        let said = String::from_utf8_lossy(&said);
+        let status = Answer::parse(said.as_bytes()).map_or(0, |answer| answer.status);
+        assert!(statuses.contains(&status), "{what}: {said}");
+        assert!(said.matches("HTTP/1.1 ").count() <= 1, "{what}: {said}");
     }
     // Two that are two are answered as two.
     let mut stream = target.connect().await;

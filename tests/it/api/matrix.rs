@@ -254,7 +254,7 @@ async fn a_path_is_the_same_with_and_without_its_slash_and_what_is_outside_the_t
     ] {
         for method in ["GET", "POST", "DELETE", "OPTIONS", "TRACE"] {
             let answer = api.ask(Ask::new(method, path).by(&admin)).await;
-            let is_gone = answer.status == 404 || (answer.status == 400 && path.contains("operations/%2e"));
+            let is_gone = answer.status == 404 || (answer.status == 400 && path.ends_with("operations//"));
             assert!(is_gone || answer.status == 405, "{method} {path}: {answer:?}");
         }
         assert_ne!(api.ask(Ask::get(path).by(&admin)).await.status, 200, "{path}");

@@ -283,14 +283,19 @@ async fn without_database_key_ring_or_audit_log_nobody_gets_in_and_nothing_is_do
         .await
         .unwrap()
         .get(0);
+    // A database is closed from another one.
+    let url = std::env::var(support::database::VARIABLE).unwrap();
+    let (server, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::task::spawn(connection);
     let set = async |allow: bool| {
         let alter = format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {allow}");
-        api.sql.batch_execute(&alter).await.unwrap();
+        server.batch_execute(&alter).await.unwrap();
     };
     set(false).await;
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    api.sql.execute(end, &[]).await.unwrap();
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+    server.execute(end, &[&name]).await.unwrap();
     reaches(503, "database_unavailable").await;
     assert_eq!(api.ask(Ask::get("/livez")).await.status, 200);
     set(true).await;
