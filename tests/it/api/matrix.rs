@@ -18,12 +18,38 @@ struct Example {
 async fn example(api: &Api, route: &Route) -> Example {
     let vm = api.vm().await;
     let name = api.name_of(vm).await;
+    if route.path.starts_with("/api/virt-center/platforms/") {
+        return of_platform(api, route).await;
+    }
+    let one = |table: &str| {
+        let key = table.strip_prefix("virt_").unwrap().to_owned();
+        format!(
+            "SELECT min(o.{key}_id) FROM {table} o JOIN virt_platform p USING (platform_id) WHERE p.name = 'east'"
+        )
+    };
+    let list_or_one = |path: String, status| Example {
+        elsewhere: if route.path.contains("{id}") { 404 } else { 200 },
+        path,
+        body: None,
+        status,
+    };
+    for (action, table) in [
+        ("read_hosts", "virt_host"),
+        ("read_datastores", "virt_datastore"),
+        ("read_clusters", "virt_cluster"),
+        ("read_vms", "virt_vm"),
+    ] {
+        if route.action == action {
+            let id: i32 = api.sql.query_one(&one(table), &[]).await.unwrap().get(0);
+            return list_or_one(route.path.replace("{id}", &id.to_string()), 200);
+        }
+    }
     let path = route
         .path
         .replace("/vms/{id}/", &format!("/vms/{vm}/"))
         .replace("{moref}", "snapshot-1");
     let (body, status, elsewhere) = match (route.method.as_str(), route.action) {
-        (_, "read_health") | ("GET", "read_audit") => (None, 200, 200),
+        (_, "read_health" | "read_document") | ("GET", "read_audit") => (None, 200, 200),
         ("GET", "read_snapshots") => (None, 200, 404),
         ("GET", "read_operations") if route.path.contains("{id}") => {
             let operation = queued(api, vm).await;
@@ -46,6 +72,54 @@ async fn example(api: &Api, route: &Route) -> Example {
     };
     Example {
         path,
+        body,
+        status,
+        elsewhere,
+    }
+}
+
+/// Platform `north`, which nobody collects, is there before each request but the one that adds it.
+async fn of_platform(api: &Api, route: &Route) -> Example {
+    api.sql
+        .batch_execute(
+            "INSERT INTO virt_platform (name, type, host, port, user_name, source, is_active) \
+             VALUES ('north', 'vcenter', '127.0.0.1', 1, 'u', 'registry', false) \
+             ON CONFLICT (name) DO UPDATE SET removed_at = NULL, in_maintenance = false",
+        )
+        .await
+        .unwrap();
+    let id: i32 = api
+        .sql
+        .query_one("SELECT platform_id FROM virt_platform WHERE name = 'north'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let untested = json!({ "user": "other", "untested": true });
+    let (body, status, elsewhere) = match route.action {
+        "read_platforms" if !route.path.contains("{id}") => (None, 200, 200),
+        "read_platforms" => (None, 200, 404),
+        "add_platform" => {
+            api.sql
+                .execute(
+                    "UPDATE virt_platform SET removed_at = now() WHERE name = 'north'",
+                    &[],
+                )
+                .await
+                .unwrap();
+            let body = json!({ "name": "north", "host": "127.0.0.1", "port": 1, "user": "u", "password": "geheim",
+                               "untested": true, "active": false });
+            (Some(body), 201, 403)
+        }
+        "change_platform" => (Some(untested), 200, 404),
+        "remove_platform" => (Some(json!({ "confirm": "north" })), 204, 404),
+        "pause_platform" => (Some(json!({ "enabled": true })), 200, 404),
+        "set_credentials" => (Some(json!({ "password": "geheim", "untested": true })), 200, 404),
+        "test_platform" => (None, 200, 404),
+        "sync_platform" => (None, 202, 404),
+        other => panic!("{other} has no example"),
+    };
+    Example {
+        path: route.path.replace("{id}", &id.to_string()),
         body,
         status,
         elsewhere,
@@ -147,8 +221,19 @@ async fn every_route_lets_in_those_who_may_and_nobody_else() {
         .map(|route| 2 * Role::ALL.iter().filter(|role| role.has(route.right)).count());
     let expected = i64::try_from(acted.sum::<usize>()).unwrap();
     let intents = api
-        .count("SELECT count(*) FROM virt_audit_log WHERE entry = 'intent'")
+        .count("SELECT count(*) FROM virt_audit_log WHERE entry = 'intent' AND operation_id IS NOT NULL")
         .await;
+    // Of changes of platforms as well; and each of these has its outcome.
+    let changed = ROUTES
+        .iter()
+        .filter(|route| matches!(route.right, Right::Refresh | Right::Manage))
+        .map(|route| 2 * Role::ALL.iter().filter(|role| role.has(route.right)).count());
+    let changed = i64::try_from(changed.sum::<usize>()).unwrap();
+    for entry in ["intent", "outcome"] {
+        let sql =
+            format!("SELECT count(*) FROM virt_audit_log WHERE entry = '{entry}' AND operation_id IS NULL");
+        assert_eq!(api.count(&sql).await, changed, "{entry}");
+    }
     let operations = api
         .count("SELECT count(*) FROM virt_operation WHERE requested_by <> 'test'")
         .await;
