@@ -16,8 +16,6 @@ struct Example {
 
 /// Each route with one request. Another route is to be added here.
 async fn example(api: &Api, route: &Route) -> Example {
-    let vm = api.vm().await;
-    let name = api.name_of(vm).await;
     if route.path.starts_with("/api/virt-center/platforms/") {
         return of_platform(api, route).await;
     }
@@ -44,6 +42,8 @@ async fn example(api: &Api, route: &Route) -> Example {
             return list_or_one(route.path.replace("{id}", &id.to_string()), 200);
         }
     }
+    let vm = api.vm().await;
+    let name = api.name_of(vm).await;
     let path = route
         .path
         .replace("/vms/{id}/", &format!("/vms/{vm}/"))
