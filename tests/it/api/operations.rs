@@ -111,7 +111,7 @@ async fn what_destroys_is_confirmed_by_the_exact_name_of_the_vm() {
                         .json(&json!({ "confirm": name })),
                 )
                 .await;
-            assert_eq!((both.status, both.code().as_str()), (400, "contradiction"));
+            assert_eq!((both.status, both.code().as_str()), (422, "contradiction"));
         } else {
             assert_eq!(api.ask(Ask::new(method, &wrong).by(&token)).await.status, 400);
         }
