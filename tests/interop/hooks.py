@@ -2,17 +2,26 @@
 
 import itertools
 
+import requests
 import schemathesis
 
 ADDRESSES = itertools.count(1)
+SEND = requests.adapters.HTTPAdapter.send
+
+
+def send(self, request, *arguments, **options):
+    """Wrong tokens of one address are answered with 429 after a few; so each request comes from another one, by a proxy
+    that the daemon trusts."""
+    number = next(ADDRESSES)
+    request.headers["X-Forwarded-For"] = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return SEND(self, request, *arguments, **options)
+
+
+requests.adapters.HTTPAdapter.send = send
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    # Wrong tokens of one address are answered with 429 after a few; so each request comes from another one, by a proxy
-    # that the daemon trusts.
-    number = next(ADDRESSES)
-    kwargs.setdefault("headers", {})["X-Forwarded-For"] = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     # A cursor is a text that only the page before can know: another one is refused, whatever the document can say of
     # its form. Where the request is to be a bad one, it stays.
     generation = case.meta.generation if case.meta else None

@@ -8,9 +8,11 @@
 
 mod attack;
 mod input;
+mod inventory;
 mod limits;
 mod matrix;
 mod operations;
+mod platforms;
 mod tls;
 mod tokens;
 
@@ -35,20 +37,22 @@ use crate::rig::recorder;
 /// For what should come at once, on a machine as slow as it likes.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Two platforms with 700 VMs each.
+/// Two platforms with 300 VMs each.
 const WORLD: &str = "\
 INSERT INTO virt_platform (name, type, host, port) VALUES ('east', 'vcenter', 'e', 443), ('west', 'vcenter', 'w', 443);
 INSERT INTO virt_vm (platform_id, moref, name, instance_uuid, power_state, is_connected, is_template, first_seen_at)
     SELECT platform_id, 'vm-' || n, platform.name || '-' || n, platform.name || '-uuid-' || n, 'off', true, false, now()
-    FROM virt_platform platform, generate_series(1, 700) n ORDER BY 1, n;
+    FROM virt_platform platform, generate_series(1, 300) n ORDER BY 1, n;
+INSERT INTO virt_cluster (platform_id, moref, name, first_seen_at)
+    SELECT platform_id, 'domain-c1', 'C of ' || name, now() FROM virt_platform;
+INSERT INTO virt_host (platform_id, moref, name, power_state, is_connected, in_maintenance, cluster_id, first_seen_at)
+    SELECT platform_id, 'host-1', 'esx of ' || platform.name, 'on', true, false, cluster_id, now()
+    FROM virt_platform platform JOIN virt_cluster USING (platform_id);
+INSERT INTO virt_datastore (platform_id, moref, name, first_seen_at)
+    SELECT platform_id, 'datastore-1', 'store of ' || name, now() FROM virt_platform;
 INSERT INTO virt_vm_snapshot (vm_id, moref, parent_moref, name, created_at, power_state, is_current, first_seen_at)
     SELECT vm_id, 'snapshot-' || n, CASE n WHEN 2 THEN 'snapshot-1' END, 'before ' || n, now(), 'off', n = 2, now()
-    FROM virt_vm, generate_series(1, 2) n WHERE moref = 'vm-1';
-INSERT INTO virt_cluster (platform_id, moref, name, first_seen_at) SELECT platform_id, 'c-1', 'C', now() FROM virt_platform;
-INSERT INTO virt_host (platform_id, moref, name, power_state, is_connected, in_maintenance, first_seen_at)
-    SELECT platform_id, 'host-1', 'esx-1', 'on', true, false, now() FROM virt_platform;
-INSERT INTO virt_datastore (platform_id, moref, name, first_seen_at)
-    SELECT platform_id, 'datastore-1', 'ssd-1', now() FROM virt_platform;";
+    FROM virt_vm, generate_series(1, 2) n WHERE moref = 'vm-1';";
 
 struct Api {
     app: App,
@@ -116,30 +120,7 @@ impl Api {
     }
 
     async fn token(&self, name: &str, role: &str, platforms: Option<&[&str]>) -> String {
-        let (id, expires_at) = self.store.draw_token(3600).await.unwrap();
-        let token = Token::generate(id).unwrap();
-        let platforms: Option<Vec<String>> =
-            platforms.map(|platforms| platforms.iter().map(|name| (*name).to_owned()).collect());
-        let mac = self.ring().sign_token(
-            &token,
-            &Grant {
-                name,
-                role,
-                platforms: platforms.as_deref(),
-                expires_at: expires_at.micros(),
-            },
-        );
-        let row = NewToken {
-            id,
-            name: name.to_owned(),
-            role: role.to_owned(),
-            platforms,
-            key: mac.key.to_string(),
-            mac: mac.mac.to_vec(),
-            expires_at,
-        };
-        assert!(self.store.add_token(&row).await.unwrap());
-        token.text().expose().to_owned()
+        token(&self.store, &self.ring(), name, role, platforms).await
     }
 
     /// Key of a VM of `east` that nothing was asked of yet.
@@ -183,6 +164,40 @@ impl Api {
     async fn stop(self) {
         self.app.stop().await.unwrap();
     }
+}
+
+/// A token that is good for an hour.
+pub(crate) async fn token(
+    store: &store::Database,
+    ring: &KeyRing,
+    name: &str,
+    role: &str,
+    platforms: Option<&[&str]>,
+) -> String {
+    let (id, expires_at) = store.draw_token(3600).await.unwrap();
+    let token = Token::generate(id).unwrap();
+    let platforms: Option<Vec<String>> =
+        platforms.map(|platforms| platforms.iter().map(|name| (*name).to_owned()).collect());
+    let mac = ring.sign_token(
+        &token,
+        &Grant {
+            name,
+            role,
+            platforms: platforms.as_deref(),
+            expires_at: expires_at.micros(),
+        },
+    );
+    let row = NewToken {
+        id,
+        name: name.to_owned(),
+        role: role.to_owned(),
+        platforms,
+        key: mac.key.to_string(),
+        mac: mac.mac.to_vec(),
+        expires_at,
+    };
+    assert!(store.add_token(&row).await.unwrap());
+    token.text().expose().to_owned()
 }
 
 /// A request.
@@ -318,7 +333,7 @@ impl Answer {
         assert_eq!(self.header("cache-control"), "no-store", "{self:?}");
         assert_eq!(self.header("x-content-type-options"), "nosniff", "{self:?}");
         if self.status == 204 {
-            assert_eq!(self.body, b"", "{self:?}");
+            assert!(self.body.is_empty(), "{self:?}");
             return;
         }
         if self.status < 400 {

@@ -30,5 +30,6 @@ mod soap;
 mod store;
 mod systemd;
 mod vcsim;
+mod vm_command;
 mod vsphere;
 mod wait;
