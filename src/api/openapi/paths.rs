@@ -219,6 +219,7 @@ fn responses(route: &Route, described: &Described, has_path: bool, has_body: boo
 
     let is_open = route.right == Right::Open;
     let mut words = vec![
+        "bad_host",
         "bad_query",
         "not_acceptable",
         "rate_limited",
@@ -229,7 +230,7 @@ fn responses(route: &Route, described: &Described, has_path: bool, has_body: boo
     if route.method == axum::http::Method::GET {
         words.push("unexpected_body");
     } else {
-        words.push("stopping");
+        words.extend(["stopping", "outcome_unknown"]);
     }
     if !is_open {
         words.extend([

@@ -47,6 +47,7 @@ pub const CODES: &[Code] = &[
         "`Idempotency-Key` is empty, too long, stands twice, or has characters that are not visible ASCII",
     ),
     code(400, "unexpected_body", "a GET request came with a body"),
+    code(400, "bad_host", "the header `Host` is missing or stands twice"),
     code(
         401,
         "unauthenticated",
@@ -162,6 +163,11 @@ pub const CODES: &[Code] = &[
         503,
         "database_unavailable",
         "the database cannot be used just now",
+    ),
+    code(
+        503,
+        "outcome_unknown",
+        "the database was lost while this was written; look, or send it again under the same `Idempotency-Key`",
     ),
     code(
         503,

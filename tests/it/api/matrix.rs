@@ -16,6 +16,13 @@ struct Example {
 
 /// Each route with one request. Another route is to be added here.
 async fn example(api: &Api, route: &Route) -> Example {
+    let needs_its_own = route.path.contains("/vms/{id}/") || route.path.contains("/operations/{id}/");
+    let vm = if needs_its_own {
+        api.vm().await
+    } else {
+        api.vm_named("east-1").await
+    };
+    let name = api.name_of(vm).await;
     if route.path.starts_with("/api/virt-center/platforms/") {
         return of_platform(api, route).await;
     }
@@ -42,8 +49,6 @@ async fn example(api: &Api, route: &Route) -> Example {
             return list_or_one(route.path.replace("{id}", &id.to_string()), 200);
         }
     }
-    let vm = api.vm().await;
-    let name = api.name_of(vm).await;
     let path = route
         .path
         .replace("/vms/{id}/", &format!("/vms/{vm}/"))
