@@ -6,13 +6,10 @@
 //! | `/readyz` | 200 while the database answers and its schema fits, else 503 with the reason; a platform that is down never fails it |
 //! | `/metrics` | Prometheus text |
 //!
-//! Owns: the listener and its limits. Never does: work on behalf of a caller; everything it shows is state that
-//! others keep. Tasks: one accept loop, one task per connection, at most [`CONNECTIONS`]; a connection that sends
-//! its header too slowly is closed.
+//! Owns: its routes. Never does: work on behalf of a caller; everything it shows is state that others keep.
+//! Connections and their limits are [`crate::listen`]'s.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,37 +17,24 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tower_service::Service as _;
 
-use crate::error::Chain;
+use crate::listen;
+use crate::listen::{Limits, Listening};
+pub use crate::model::status::DatabaseHealth;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::Handle;
 
-/// Connections at a time; more wait in the kernel's backlog.
-const CONNECTIONS: usize = 64;
-
-/// From the first byte of a connection, or the end of an answer, to the end of the next header.
-const HEADER_DEADLINE: Duration = Duration::from_secs(5);
-
-/// A connection may not live longer: scrapers open new ones.
-const CONNECTION_DEADLINE: Duration = Duration::from_secs(120);
+/// All of them may come from one address: who asks is on this machine.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    per_address: 64,
+};
 
 /// Histograms and summaries grow until they are drained.
 const UPKEEP: Duration = Duration::from_secs(5);
-
-/// Whether the database can be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DatabaseHealth {
-    /// It answers and its schema fits.
-    Up,
-    /// It does not, and why.
-    Down(String),
-}
 
 /// What the endpoint shows.
 #[derive(Debug, Clone)]
@@ -61,78 +45,33 @@ pub struct Shown {
     pub metrics: Handle,
 }
 
-/// The endpoint cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}; choose another admin.listen")]
-pub struct ListenError {
-    address: SocketAddr,
-    #[source]
-    source: std::io::Error,
-}
-
-/// Binds the address.
-///
-/// # Errors
-/// When it is in use or not this machine's.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ListenError { address, source })
-}
-
 /// Serves until the tasks are asked to stop.
 pub fn start(listener: TcpListener, shown: Shown, tasks: &Tasks) {
     let stopping = tasks.stopping();
     let metrics = shown.metrics.clone();
-    let upkeep = stopping.clone();
     tasks.spawn("metrics upkeep", async move {
-        while tokio::time::timeout(UPKEEP, upkeep.cancelled()).await.is_err() {
+        while tokio::time::timeout(UPKEEP, stopping.cancelled()).await.is_err() {
             metrics.run_upkeep();
         }
     });
-    let connections = tasks.clone();
     let routes = routes(shown);
-    tasks.spawn("admin", async move {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
-            let accepted = tokio::select! {
-                () = stopping.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _peer)) => {
-                    let routes = routes.clone();
-                    connections.spawn_transient("admin connection", async move {
-                        serve(stream, routes).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    // Usually out of file descriptors: trying again at once would only spin.
-                    tracing::warn!(error = %Chain(&error), "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+    let listening = Listening {
+        name: "admin",
+        listener,
+        limits: LIMITS,
+        proxies: Vec::new(),
+        tls: None,
+    };
+    let answer = move |request, _peer| {
+        let mut routes = routes.clone();
+        async move {
+            match routes.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
             }
         }
-    });
-}
-
-async fn serve(stream: TcpStream, routes: Router) {
-    let service = service_fn(move |request| {
-        let mut routes = routes.clone();
-        async move { routes.call(request).await }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
-        .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {
-        Ok(Ok(())) | Err(_) => {}
-        Ok(Err(error)) => tracing::debug!(error = %Chain(&error), "connection ended"),
-    }
+    };
+    listen::serve(listening, answer, tasks);
 }
 
 fn routes(shown: Shown) -> Router {

@@ -25,16 +25,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::admin::DatabaseHealth;
+use crate::api;
 use crate::budget::Budget;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Chain;
 use crate::ingest::writers::Writers;
+use crate::listen;
+use crate::listen::tls::{Tls, TlsError};
 use crate::operate;
+use crate::registrar::Registrar;
 use crate::store;
 use crate::store::Database;
 use crate::store::Owner;
 use crate::store::collectors::Standing;
+use crate::store::reading::Reader;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::Handle;
@@ -43,6 +48,9 @@ use crate::vsphere;
 use fleet::Fleet;
 pub use platform::PlatformHandle;
 use registry::{Registry, Wanted};
+
+/// For one trial that the API was asked for; less than a request may take.
+const TRIAL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often the database's health is looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -76,7 +84,10 @@ pub enum Error {
     },
     /// The endpoint cannot listen.
     #[error(transparent)]
-    Listen(#[from] admin::ListenError),
+    Listen(#[from] listen::ListenError),
+    /// The certificate of the admin API cannot be used.
+    #[error("[api]")]
+    Tls(#[from] TlsError),
     /// A task failed; what it was has been logged.
     #[error("a task failed, see the log; this is a defect, please report it")]
     TaskFailed,
@@ -93,6 +104,10 @@ pub struct App {
     database: Database,
     health: watch::Receiver<DatabaseHealth>,
     address: std::net::SocketAddr,
+    api_database: Database,
+    reader: Reader,
+    api_address: Option<std::net::SocketAddr>,
+    tls: Option<Tls>,
 }
 
 impl App {
@@ -107,14 +122,28 @@ impl App {
             collection,
             inventory,
             admin: endpoint,
+            api: api_settings,
             log: _,
             keys,
             platforms,
         } = config;
         let owner = Owner::random();
         let settings = store::Settings::new(&database, &database.writer, &owner).map_err(Error::Settings)?;
-        let listener: TcpListener = admin::bind(endpoint.listen).await?;
+        let listener: TcpListener = listen::bind(endpoint.listen, "admin.listen").await?;
         let address = listener.local_addr().unwrap_or(endpoint.listen);
+        let (api_listener, tls) = match &api_settings {
+            Some(api) => {
+                let tls = api.tls.as_ref().map(Tls::load).transpose()?;
+                (Some(listen::bind(api.listen, "api.listen").await?), tls)
+            }
+            None => (None, None),
+        };
+        let api_address = api_listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
+        // Sessions of its own, so that no number of requests takes one from collection.
+        let api_database = Database::new(settings.clone()).map_err(Error::Settings)?;
+        let reader = Reader::new(&settings).map_err(Error::Settings)?;
         let database = Database::new(settings).map_err(Error::Settings)?;
         let tasks = Tasks::new();
 
@@ -131,6 +160,26 @@ impl App {
             },
             &tasks,
         );
+
+        if let (Some(api), Some(listener)) = (&api_settings, api_listener) {
+            let context = api::Context::new(api::Parts {
+                database: api_database.clone(),
+                reader: reader.clone(),
+                registrar: Registrar {
+                    database: api_database.clone(),
+                    keys: keys.file.clone(),
+                    collection: collection.clone(),
+                    configured: platforms.clone(),
+                    trial_deadline: TRIAL_DEADLINE,
+                },
+                keys: keys.file.clone(),
+                health: health.clone(),
+                limits: api.limits,
+                proxies: api.trusted_proxies.clone(),
+                tasks: tasks.clone(),
+            });
+            api::start(listener, tls.clone(), api, context, &tasks);
+        }
 
         let (standing_sender, standing) = watch::channel(Standing::default());
         let (asked_sender, asked) = watch::channel(0);
@@ -186,7 +235,29 @@ impl App {
             database,
             health,
             address,
+            api_database,
+            reader,
+            api_address,
+            tls,
         })
+    }
+
+    /// Where the admin API listens, where it does.
+    #[must_use]
+    pub const fn api_address(&self) -> Option<std::net::SocketAddr> {
+        self.api_address
+    }
+
+    /// Reads again what may change while the service runs: the certificate of the admin API. One that cannot be used
+    /// leaves the one before.
+    pub fn reload(&self) {
+        match self.tls.as_ref().map(Tls::reload) {
+            Some(Ok(())) => tracing::info!("the certificate of the admin API is read again"),
+            Some(Err(error)) => {
+                tracing::error!(error = %Chain(&error), "the certificate of the admin API stays the one before");
+            }
+            None => tracing::info!("nothing to read again: the admin API has no certificate"),
+        }
     }
 
     /// Where the endpoint listens.
@@ -236,6 +307,8 @@ impl App {
         self.tasks.stop();
         let hanging = self.tasks.join(STOP_DEADLINE).await;
         self.database.close();
+        self.api_database.close();
+        self.reader.close();
         if !hanging.is_empty() {
             return Err(Error::Hanging(hanging));
         }

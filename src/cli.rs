@@ -24,6 +24,8 @@ mod password;
 mod platform;
 mod run;
 mod sync;
+mod token;
+mod vm;
 
 use std::error::Error;
 use std::fmt;
@@ -74,6 +76,10 @@ enum Command {
     Platform(Box<platform::Platform>),
     /// Have a platform's inventory read now
     Sync(sync::Sync),
+    /// Who may use the admin API: create, list, revoke
+    Token(token::Token),
+    /// VMs through the admin API: list, show, power, snapshots
+    Vm(vm::Vm),
 }
 
 /// Where the configuration is.
@@ -184,6 +190,8 @@ pub fn main() -> ExitCode {
         Command::Migrate(command) => command.execute(),
         Command::Platform(command) => command.execute(),
         Command::Sync(command) => command.execute(),
+        Command::Token(command) => command.execute(),
+        Command::Vm(command) => command.execute(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@
 //!
 //! Each part takes its own section; only `app` and `cli` name the whole [`Config`].
 
+mod network;
 mod raw;
 mod validate;
 
@@ -18,6 +19,7 @@ use crate::model::filter::Filter;
 use crate::secret::{SealedPassword, Secret};
 use crate::units::ByteSize;
 
+pub use network::{Network, NotANetwork};
 pub use validate::{Problem, host_problem, name_problem, thumbprint};
 
 /// Everything the daemon is told.
@@ -35,6 +37,8 @@ pub struct Config {
     pub inventory: Inventory,
     /// The daemon's own HTTP endpoint.
     pub admin: Admin,
+    /// The admin API, where it is on.
+    pub api: Option<Api>,
     /// Logs.
     pub log: Log,
     /// What is read.
@@ -131,6 +135,43 @@ pub struct Inventory {
 pub struct Admin {
     /// Address and port; loopback only.
     pub listen: SocketAddr,
+}
+
+/// The admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Certificate and key; without them the API is on loopback, or a proxy stands in front.
+    pub tls: Option<TlsFiles>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// What nobody may exceed.
+    pub limits: ApiLimits,
+}
+
+/// What a TLS server shows and proves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM, the server's certificate first, then those that lead to its authority.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// Limits of the admin API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiLimits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Of one address; trusted proxies excepted.
+    pub connections_per_address: usize,
+    /// Of one token, and of one address.
+    pub requests_per_second: u32,
+    /// Of one token: power and snapshots.
+    pub actions_per_minute: u32,
+    /// Actions of one platform that wait or run.
+    pub open_operations: u32,
 }
 
 /// Logs.

@@ -32,10 +32,10 @@
 //! | 1 | [`clock`] [`model`] [`secret`] [`retry`] | ticks; plain values that modules pass; redacted text, seal, key ring; back-off |
 //! | 2 | [`config`] | the file's form and the validated form |
 //! | 3 | [`telemetry`] [`supervise`] | metrics and logs; named tasks that stop in order |
-//! | 4 | [`budget`] [`soap`] [`store`] | the byte budget; bytes ⇄ typed calls; rows ⇄ TimescaleDB |
+//! | 4 | [`budget`] [`listen`] [`soap`] [`store`] | the byte budget; connections of HTTP and their limits; bytes ⇄ typed calls; rows ⇄ TimescaleDB |
 //! | 5 | [`vsphere`] [`ingest`] | a platform in domain terms; windows → committed rows |
-//! | 6 | [`inventory`] [`collect`] [`operate`] | who there is; whom to poll when, and from where; actions on VMs |
-//! | 7 | [`admin`] | `/metrics`, `/livez`, `/readyz` |
+//! | 6 | [`inventory`] [`collect`] [`operate`] [`registrar`] | who there is; whom to poll when, and from where; actions on VMs; changes of the registry |
+//! | 7 | [`admin`] [`api`] | `/metrics`, `/livez`, `/readyz`; what people and scripts may read and do |
 //! | 8 | [`app`] | builds, wires, starts and stops |
 //! | 9 | [`cli`] | one file per subcommand |
 //!
@@ -51,6 +51,7 @@
 //! - Secrets come from files and reach no log, error, metric, argument or environment.
 
 pub mod admin;
+pub mod api;
 pub mod app;
 pub mod budget;
 pub mod cli;
@@ -60,8 +61,10 @@ pub mod config;
 pub mod error;
 pub mod ingest;
 pub mod inventory;
+pub mod listen;
 pub mod model;
 pub mod operate;
+pub mod registrar;
 pub mod retry;
 pub mod secret;
 pub mod soap;

@@ -11,6 +11,7 @@
 //! | `key_ring` | several keys, one of which seals; all of them open |
 //! | [`key_file`] | the ring as a file that nobody else may read, replaced as a whole |
 //! | `sealed_password` | a seal with the file of its keys, opened when it is needed |
+//! | `token` | a token of the admin API, and the MAC that ties it to its rights |
 //!
 //! Invariant: no error of this module holds a secret or a part of one.
 
@@ -19,6 +20,7 @@ pub mod key_file;
 mod key_ring;
 mod seal;
 mod sealed_password;
+mod token;
 
 use std::fmt;
 
@@ -29,6 +31,7 @@ pub use key_file::KeyFileError;
 pub use key_ring::{KeyRing, RetireError, RingError, UnknownKey};
 pub use seal::{KeyId, OpenError, Place, SealError, Sealed, key_of};
 pub use sealed_password::{Error as SealedPasswordError, SealedPassword};
+pub use token::{Grant, Token, TokenMac};
 
 /// A text that neither `Debug` nor `Display` shows, wiped when dropped.
 #[derive(Clone)]

@@ -14,9 +14,11 @@
 //! | [`registry`] | platforms as people keep them: address, trust, filters, whether they are collected |
 //! | [`lease`] | who owns a platform; the fence in front of every write for it |
 //! | [`credential`] | sealed passwords of platforms, as bytes |
+//! | [`token`] | tokens of the admin API: their rows, and never a token |
 //! | [`inventory`] | platforms, their identity and status, hosts and VMs |
 //! | [`operation`] | actions on VMs, from the request to their end |
 //! | [`audit`] | what was asked of the admin API and what came of it |
+//! | [`reading`] | the inventory as the API shows it, page by page |
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
 //! | [`copy`] | samples and gap rows of one platform, in one transaction |
@@ -39,7 +41,9 @@ pub mod lease;
 pub mod migrate;
 pub mod operation;
 mod probe;
+pub mod reading;
 pub mod registry;
+pub mod token;
 mod types;
 pub mod watermark;
 

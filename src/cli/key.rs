@@ -14,6 +14,7 @@ use crate::secret::key_file;
 use crate::secret::{KeyId, KeyRing, OpenError, Place};
 use crate::store::Database;
 use crate::store::credential::Credential;
+use crate::store::token::TokenRow;
 
 /// The keys that seal the passwords of platforms in the database.
 ///
@@ -41,7 +42,7 @@ enum Command {
     /// A file that exists is left alone. It belongs to whom runs this command: the service must be able to read it, or
     /// systemd must hand it over (LoadCredential in the unit).
     Init,
-    /// Show the keys, which of them seals, and how many passwords each has sealed.
+    /// Show the keys, which of them seals, and how many passwords and tokens each has to do with.
     List,
     /// Add a new key, which does not seal yet.
     ///
@@ -62,7 +63,8 @@ enum Command {
     Rewrap,
     /// Remove a key for ever.
     ///
-    /// Refused for the primary key, and while a password in the database is sealed with it.
+    /// Refused for the primary key, and while a password in the database is sealed with it or a token of the admin API
+    /// that can be used is tied to its rights with it.
     Retire {
         /// Its name, as `key list` shows it.
         key: KeyId,
@@ -82,6 +84,19 @@ enum Refused {
         passwords_of(platforms)
     )]
     InUse { key: KeyId, platforms: Vec<String> },
+    #[error(
+        "key {key} still ties {} of the admin API: revoke what is not needed any more, make the others anew, and \
+         revoke the old ones",
+        tokens_of(tokens)
+    )]
+    Ties { key: KeyId, tokens: Vec<String> },
+}
+
+fn tokens_of(tokens: &[String]) -> String {
+    match tokens {
+        [one] => format!("the token {one}"),
+        several => format!("the tokens {}", several.join(", ")),
+    }
 }
 
 fn passwords_of(platforms: &[String]) -> String {
@@ -101,8 +116,8 @@ impl Key {
             Command::Promote { key } => self.promote(file, key),
             Command::List => {
                 let ring = key_file::load(file)?;
-                let (_, credentials) = block_on(credentials(&config))?;
-                self.list(&ring, &credentials);
+                let (credentials, tokens) = block_on(sealed_and_tied(&config))?;
+                self.list(&ring, &credentials, &tokens);
                 Ok(())
             }
             Command::Rewrap => {
@@ -111,8 +126,8 @@ impl Key {
                 self.rewrapped(&ring, &rewrapped, &left)
             }
             Command::Retire { key } => {
-                let (_, credentials) = block_on(credentials(&config))?;
-                self.retire(file, key, &credentials)
+                let (credentials, tokens) = block_on(sealed_and_tied(&config))?;
+                self.retire(file, key, &credentials, &tokens)
             }
             Command::Verify => {
                 let ring = key_file::load(file)?;
@@ -161,7 +176,7 @@ impl Key {
         Ok(())
     }
 
-    fn list(&self, ring: &KeyRing, credentials: &[Credential]) {
+    fn list(&self, ring: &KeyRing, credentials: &[Credential], tokens: &[TokenRow]) {
         let key_of = |credential: &Credential| secret::key_of(&credential.sealed);
         let keys: Vec<Listed> = ring
             .ids()
@@ -172,6 +187,7 @@ impl Key {
                     .iter()
                     .filter(|credential| key_of(credential) == Ok(key))
                     .count(),
+                tokens: tied(tokens, key).len(),
             })
             .collect();
         // Whatever no key of the ring can open.
@@ -187,9 +203,11 @@ impl Key {
                      key,
                      primary,
                      passwords,
+                     tokens,
                  }| {
                     let state = if *primary { "primary" } else { "secondary" };
-                    format!("{key}  {state:<9}  {}", counted(*passwords, "password"))
+                    let passwords = counted(*passwords, "password");
+                    format!("{key}  {state:<9}  {passwords}, {}", counted(*tokens, "token"))
                 },
             )
             .collect();
@@ -232,7 +250,13 @@ impl Key {
         }
     }
 
-    fn retire(&self, file: &Path, key: KeyId, credentials: &[Credential]) -> Result<(), Failure> {
+    fn retire(
+        &self,
+        file: &Path,
+        key: KeyId,
+        credentials: &[Credential],
+        tokens: &[TokenRow],
+    ) -> Result<(), Failure> {
         key_file::edit(file, |ring| {
             ring.retire(key).map_err(Failure::other)?;
             let platforms: Vec<String> = credentials
@@ -240,11 +264,14 @@ impl Key {
                 .filter(|credential| secret::key_of(&credential.sealed) == Ok(key))
                 .map(|credential| credential.name.clone())
                 .collect();
-            if platforms.is_empty() {
-                Ok(())
-            } else {
-                Err(Failure::other(Refused::InUse { key, platforms }))
+            if !platforms.is_empty() {
+                return Err(Failure::other(Refused::InUse { key, platforms }));
             }
+            let tokens = tied(tokens, key);
+            if !tokens.is_empty() {
+                return Err(Failure::other(Refused::Ties { key, tokens }));
+            }
+            Ok(())
         })?;
         self.say(
             &serde_json::json!({ "file": file.display().to_string(), "retired": key.to_string() }),
@@ -302,6 +329,8 @@ struct Listed {
     key: String,
     primary: bool,
     passwords: usize,
+    /// Those that can be used.
+    tokens: usize,
 }
 
 /// A password that `rewrap` left as it is.
@@ -341,6 +370,22 @@ impl<'a> Verified<'a> {
 
 fn open(ring: &KeyRing, credential: &Credential) -> Result<secret::Secret, OpenError> {
     ring.open(Place::password_of(credential.platform.0), &credential.sealed)
+}
+
+/// Names of the tokens that can be used and that the key ties to their rights.
+fn tied(tokens: &[TokenRow], key: KeyId) -> Vec<String> {
+    let key = key.to_string();
+    tokens
+        .iter()
+        .filter(|token| token.is_valid() && token.made.key == key)
+        .map(|token| token.made.name.clone())
+        .collect()
+}
+
+async fn sealed_and_tied(config: &Config) -> Result<(Vec<Credential>, Vec<TokenRow>), Failure> {
+    let (database, credentials) = credentials(config).await?;
+    let tokens = database.tokens().await.map_err(Failure::other)?;
+    Ok((credentials, tokens))
 }
 
 async fn credentials(config: &Config) -> Result<(Database, Vec<Credential>), Failure> {

@@ -11,21 +11,15 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::arguments::{AcceptIdentity, Add, Command, Edit, Maintenance, Name, Remove, Switch};
-use self::shown::{shown, state, trial_json};
+use self::shown::{shown, state};
 use super::check::trial_sentence;
 use super::{ConfigFile, Failure, Output, block_on, ready_database};
-use crate::clock::{SystemClock, WallClock as _};
-use crate::config;
-use crate::config::{Config, PlatformKind, Trust};
-use crate::error::Chain;
-use crate::model::filter::Filter;
-use crate::model::ids::PlatformId;
-use crate::secret::{Place, Sealed, Secret, key_file};
-use crate::store;
+use crate::config::{PlatformKind, Trust};
+use crate::registrar;
+use crate::registrar::{FailedTrial, Registrar, trial_json};
 use crate::store::Database;
-use crate::store::registry::{Address, Registered, Source};
-use crate::vsphere;
-use crate::vsphere::{Trial, Vsphere};
+use crate::store::registry::{Address, Registered};
+use crate::vsphere::Trial;
 
 /// For one trial: login, hosts and VMs, counters.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(120);
@@ -56,14 +50,6 @@ enum Problem {
         #[source]
         source: std::io::Error,
     },
-    #[error("nothing was kept: the trial of platform {name:?} failed [{class}]: {reason}")]
-    Trial {
-        name: String,
-        class: &'static str,
-        reason: String,
-    },
-    #[error("platform {0:?} is not in this config.toml, so that its password is not known here")]
-    NotHere(String),
     #[error("say --yes for platform {0:?}; there is no terminal to ask on")]
     Unasked(String),
     #[error("platform {0:?} was left as it is")]
@@ -76,7 +62,13 @@ impl Platform {
         block_on(async {
             let database = ready_database(&config).await?;
             let desk = Desk {
-                config,
+                registrar: Registrar {
+                    database: database.clone(),
+                    keys: config.keys.file,
+                    collection: config.collection,
+                    configured: config.platforms,
+                    trial_deadline: TRIAL_DEADLINE,
+                },
                 database,
                 output: self.output,
             };
@@ -87,7 +79,7 @@ impl Platform {
 
 /// Where commands are carried out.
 struct Desk {
-    config: Config,
+    registrar: Registrar,
     database: Database,
     output: Output,
 }
@@ -123,42 +115,18 @@ impl Desk {
             more,
             inactive,
         } = add;
-        if let Some(message) = config::name_problem(&name) {
-            return Err(Failure::usage(Problem::Value { key: "name", message }));
-        }
-        self.refuse_taken(&name).await?;
-        // Before anybody is asked for a password in vain.
-        key_file::load(&self.config.keys.file)?;
-        let kind = more.kind.map_or(PlatformKind::VCenter, PlatformKind::from);
-        let mut address = Address::new(kind, &host, more.port.unwrap_or(443));
-        address.user = user;
-        more.apply(&mut address)?;
+        self.registrar.check_new(&name).await?;
+        let address = Address::new(PlatformKind::VCenter, &host, 443);
+        let address = more.change(Some(host), Some(user), false)?.apply(&address)?;
         let password = more
             .password
-            .read(&format!("Password of {} at {host}: ", address.user))?;
-        let trial = self.trial(&name, &address, &password, more.untested).await?;
-        let adding = self.database.add_platform(&name, &address, !inactive).await;
-        let adding = adding.map_err(Failure::other)?;
-        let sealed = self.seal(adding.id(), &password)?;
-        adding.finish(&sealed).await.map_err(Failure::other)?;
+            .read(&format!("Password of {} at {}: ", address.user, address.host))?;
+        let trial = self
+            .registrar
+            .add(&name, &address, &password, !inactive, more.untested)
+            .await;
+        let trial = self.unless_told(&name, trial)?;
         self.told(&name, "added", trial.as_ref(), &address.trust).await
-    }
-
-    async fn refuse_taken(&self, name: &str) -> Result<(), Failure> {
-        let rows = self
-            .database
-            .registered_platforms()
-            .await
-            .map_err(Failure::other)?;
-        let taken = rows.iter().any(|row| row.name == name)
-            || self.config.platforms.iter().any(|platform| platform.name == name);
-        if taken {
-            return Err(Failure::other(store::Error::Registry {
-                name: name.to_owned(),
-                refusal: store::Refusal::Exists,
-            }));
-        }
-        Ok(())
     }
 
     async fn edit(&self, edit: Edit) -> Result<(), Failure> {
@@ -171,103 +139,35 @@ impl Desk {
             clear_filters,
         } = edit;
         let platform = self.find(&name).await?;
-        if platform.source == Source::Config {
-            return Err(Failure::other(store::Error::Registry {
-                name,
-                refusal: store::Refusal::Provisioned,
-            }));
-        }
-        let mut address = platform.address.clone();
-        if clear_filters {
-            address.filter = Filter::default();
-        }
-        if let Some(kind) = more.kind {
-            address.kind = kind.into();
-        }
-        address.host = host.unwrap_or(address.host);
-        address.user = user.unwrap_or(address.user);
-        address.port = more.port.unwrap_or(address.port);
-        more.apply(&mut address)?;
-        let is_new = password || more.password.given();
-        let password = if is_new {
-            key_file::load(&self.config.keys.file)?;
+        Registrar::check_own(&platform)?;
+        let address = more.change(host, user, clear_filters)?.apply(&platform.address)?;
+        let new = if password || more.password.given() {
+            self.registrar.check_keys()?;
             let prompt = format!("New password of {} at {}: ", address.user, address.host);
             Some(more.password.read(&prompt)?)
-        } else if more.untested {
-            None
         } else {
-            let stored = platform.password(&self.config.keys.file);
-            Some(stored.open().map_err(Failure::other)?)
+            None
         };
-        let trial = match &password {
-            Some(password) => self.trial(&name, &address, password, more.untested).await?,
-            None => None,
-        };
-        let new = password.filter(|_| is_new);
-        let sealed = new
-            .map(|password| self.seal(platform.id, &password))
-            .transpose()?;
-        self.database
-            .edit_platform(&platform, &address, sealed.as_ref())
-            .await
-            .map_err(Failure::other)?;
+        let trial = self
+            .registrar
+            .edit(&platform, &address, new.as_ref(), more.untested)
+            .await;
+        let trial = self.unless_told(&name, trial)?;
         self.told(&name, "changed", trial.as_ref(), &address.trust).await
     }
 
-    /// With the key that is primary now: a trial may have taken two minutes.
-    fn seal(&self, id: PlatformId, password: &Secret) -> Result<Sealed, Failure> {
-        let ring = key_file::load(&self.config.keys.file)?;
-        ring.seal(Place::password_of(id.0), password)
-            .map_err(Failure::other)
-    }
-
-    /// Tries the platform; `None` where nobody wants to know.
-    async fn trial(
+    /// A program is told of a failed trial as of one that went well.
+    fn unless_told(
         &self,
         name: &str,
-        address: &Address,
-        password: &Secret,
-        untested: bool,
+        trial: Result<Option<Trial>, registrar::Error>,
     ) -> Result<Option<Trial>, Failure> {
-        let platform = address.platform(name, config::Password::Given(password.clone()));
-        let options = vsphere::Options::new(&platform, &self.config.collection);
-        // A CA file that cannot be used is nothing to keep, tried or not.
-        Vsphere::new(options).map_err(Failure::other)?;
-        if untested {
-            return Ok(None);
-        }
-        match self.try_platform(&platform).await {
-            Ok(trial) => Ok(Some(trial)),
-            Err(failed) => {
-                if self.output == Output::Json {
-                    say!("{:#}", failed.json(name));
-                    return Err(Failure::Told);
-                }
-                Err(Failure::other(Problem::Trial {
-                    name: name.to_owned(),
-                    class: failed.class,
-                    reason: failed.reason,
-                }))
+        match trial {
+            Err(registrar::Error::Trial { failed, .. }) if self.output == Output::Json => {
+                say!("{:#}", failed_json(&failed, name));
+                Err(Failure::Told)
             }
-        }
-    }
-
-    async fn try_platform(&self, platform: &config::Platform) -> Result<Trial, FailedTrial> {
-        let options = vsphere::Options::new(platform, &self.config.collection);
-        let tried = vsphere::try_platform(options, || SystemClock.now());
-        match tokio::time::timeout(TRIAL_DEADLINE, tried).await {
-            Ok(Ok(trial)) => Ok(trial),
-            Ok(Err(error)) => Err(FailedTrial {
-                class: error.class().as_str(),
-                reason: Chain(&error).to_string(),
-            }),
-            Err(_elapsed) => Err(FailedTrial {
-                class: "timeout",
-                reason: format!(
-                    "no end after {} s; is the server very slow?",
-                    TRIAL_DEADLINE.as_secs()
-                ),
-            }),
+            other => Ok(other?),
         }
     }
 
@@ -314,22 +214,8 @@ impl Desk {
 
     async fn test(&self, name: &str) -> Result<(), Failure> {
         let platform = self.find(name).await?;
-        let configured = match platform.source {
-            Source::Config => {
-                let here = self
-                    .config
-                    .platforms
-                    .iter()
-                    .find(|platform| platform.name == name);
-                here.cloned()
-                    .ok_or_else(|| Failure::other(Problem::NotHere(name.to_owned())))?
-            }
-            Source::Registry => platform.address.platform(
-                name,
-                config::Password::Sealed(platform.password(&self.config.keys.file)),
-            ),
-        };
-        let tried = self.try_platform(&configured).await;
+        let configured = self.registrar.with_password(&platform)?;
+        let tried = self.registrar.try_platform(&configured).await;
         let is_well = tried.is_ok();
         match (self.output, tried) {
             (Output::Text, Ok(trial)) => {
@@ -342,7 +228,7 @@ impl Desk {
                     json!({ "ok": true, "name": name, "trial": trial_json(&trial) })
                 );
             }
-            (Output::Json, Err(failed)) => say!("{:#}", failed.json(name)),
+            (Output::Json, Err(failed)) => say!("{:#}", failed_json(&failed, name)),
         }
         if is_well { Ok(()) } else { Err(Failure::Told) }
     }
@@ -473,14 +359,17 @@ impl Desk {
     }
 }
 
-struct FailedTrial {
-    class: &'static str,
-    reason: String,
+fn failed_json(failed: &FailedTrial, name: &str) -> Value {
+    json!({ "ok": false, "name": name, "class": failed.class, "message": failed.reason })
 }
 
-impl FailedTrial {
-    fn json(&self, name: &str) -> Value {
-        json!({ "ok": false, "name": name, "class": self.class, "message": self.reason })
+impl From<registrar::Error> for Failure {
+    fn from(error: registrar::Error) -> Self {
+        match error {
+            registrar::Error::Value { .. } | registrar::Error::Filter(_) => Self::usage(error),
+            registrar::Error::Keys(error) => Self::from(error),
+            other => Self::other(other),
+        }
     }
 }
 

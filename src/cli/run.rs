@@ -34,6 +34,7 @@ async fn serve(config: Config, metrics: telemetry::metrics::Handle) -> Result<()
     // Before anything is started: the default of SIGTERM would kill without a farewell.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::other)?;
     let app = App::start(config, metrics).await.map_err(Failure::settings)?;
     let mut supervisor = Supervisor::new();
     supervisor.ready();
@@ -41,6 +42,7 @@ async fn serve(config: Config, metrics: telemetry::metrics::Handle) -> Result<()
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => app.reload(),
             () = app.failed() => break,
             () = supervisor.next_sign_of_life() => supervisor.tell(&app),
         }

@@ -22,6 +22,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) admin: Admin,
     #[serde(default)]
+    pub(super) api: Api,
+    #[serde(default)]
     pub(super) log: Log,
     #[serde(default, rename = "platform")]
     pub(super) platforms: Vec<Platform>,
@@ -123,6 +125,38 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9273)),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Api {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) tls_certificate_file: Option<PathBuf>,
+    pub(super) tls_key_file: Option<PathBuf>,
+    pub(super) behind_proxy: bool,
+    pub(super) trusted_proxies: Vec<String>,
+    pub(super) connections: usize,
+    pub(super) connections_per_address: usize,
+    pub(super) requests_per_second: u32,
+    pub(super) actions_per_minute: u32,
+    pub(super) open_operations: u32,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            tls_certificate_file: None,
+            tls_key_file: None,
+            behind_proxy: false,
+            trusted_proxies: Vec::new(),
+            connections: 256,
+            connections_per_address: 64,
+            requests_per_second: 100,
+            actions_per_minute: 10,
+            open_operations: 8,
         }
     }
 }

@@ -8,8 +8,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::{
-    Account, Admin, Collection, Config, Database, DatabaseTls, HostDisk, Inventory, Keys, Log, LogFormat,
-    Password, Platform, PlatformKind, Trust, raw,
+    Account, Admin, Api, ApiLimits, Collection, Config, Database, DatabaseTls, HostDisk, Inventory, Keys,
+    Log, LogFormat, Network, Password, Platform, PlatformKind, TlsFiles, Trust, raw,
 };
 use crate::model::columns::Column;
 use crate::model::filter::Filter;
@@ -46,6 +46,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         collection,
         inventory,
         admin,
+        api,
         log,
         platforms,
     } = raw;
@@ -56,6 +57,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         collection: check.collection(collection),
         inventory: check.inventory(inventory),
         admin: check.admin(&admin),
+        api: check.api(api),
         log: check.log(log),
         platforms: check.platforms(platforms),
     };
@@ -282,6 +284,78 @@ impl Check<'_> {
             );
         }
         Admin { listen }
+    }
+
+    fn api(&mut self, raw: raw::Api) -> Option<Api> {
+        let raw::Api {
+            listen,
+            tls_certificate_file,
+            tls_key_file,
+            behind_proxy,
+            trusted_proxies,
+            connections,
+            connections_per_address,
+            requests_per_second,
+            actions_per_minute,
+            open_operations,
+        } = raw;
+        let tls = match (tls_certificate_file, tls_key_file) {
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate: self.path(certificate),
+                key: self.path(key),
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.problem(
+                    "api.tls_key_file",
+                    "is missing; it belongs to tls_certificate_file",
+                );
+                None
+            }
+            (None, Some(_)) => {
+                self.problem(
+                    "api.tls_certificate_file",
+                    "is missing; it belongs to tls_key_file",
+                );
+                None
+            }
+        };
+        let mut networks: Vec<Network> = Vec::new();
+        for proxy in trusted_proxies {
+            match proxy.parse() {
+                Ok(network) => networks.push(network),
+                Err(error) => self.problem("api.trusted_proxies", format!("{proxy:?} is {error}")),
+            }
+        }
+        let limits = ApiLimits {
+            connections: self.number("api.connections", connections, 1, 4096),
+            connections_per_address: self.number(
+                "api.connections_per_address",
+                connections_per_address,
+                1,
+                4096,
+            ),
+            requests_per_second: self.number("api.requests_per_second", requests_per_second, 1, 10_000),
+            actions_per_minute: self.number("api.actions_per_minute", actions_per_minute, 1, 10_000),
+            open_operations: self.number("api.open_operations", open_operations, 1, 1000),
+        };
+        let listen = listen?;
+        if !listen.ip().is_loopback() && tls.is_none() && !behind_proxy {
+            self.problem(
+                "api.listen",
+                format!(
+                    "{listen} is not a loopback address, and tokens would cross the network in the clear: set \
+                     tls_certificate_file and tls_key_file, or behind_proxy = true where a proxy that ends TLS stands \
+                     in front"
+                ),
+            );
+        }
+        Some(Api {
+            listen,
+            tls,
+            trusted_proxies: networks,
+            limits,
+        })
     }
 
     fn log(&mut self, raw: raw::Log) -> Log {

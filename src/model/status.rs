@@ -1,4 +1,4 @@
-//! How a platform fares, as people and dashboards see it.
+//! How platforms and the database fare, as people and dashboards see it.
 
 use std::fmt;
 
@@ -129,4 +129,12 @@ impl PlatformStatus {
             api_type: None,
         }
     }
+}
+/// Whether the database can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseHealth {
+    /// It answers and its schema fits.
+    Up,
+    /// It does not, and why.
+    Down(String),
 }

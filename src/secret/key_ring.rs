@@ -112,11 +112,19 @@ impl KeyRing {
     /// When the key is not in the ring, when it was sealed for another place, when a single bit is another one.
     pub fn open(&self, place: Place, sealed: &[u8]) -> Result<Secret, OpenError> {
         let envelope = Envelope::parse(sealed)?;
-        let key = envelope.key();
+        self.key(envelope.key())
+            .map_err(|UnknownKey { key }| OpenError::MissingKey { key })?
+            .open(place, &envelope)
+    }
+
+    pub(super) const fn primary_key(&self) -> &Key {
+        &self.primary
+    }
+
+    pub(super) fn key(&self, key: KeyId) -> Result<&Key, UnknownKey> {
         self.keys()
             .find(|candidate| candidate.id() == key)
-            .ok_or(OpenError::MissingKey { key })?
-            .open(place, &envelope)
+            .ok_or(UnknownKey { key })
     }
 
     /// The key that seals.

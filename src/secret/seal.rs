@@ -16,8 +16,9 @@ use std::str::FromStr;
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::secret::Secret;
 
@@ -124,6 +125,18 @@ impl Key {
         text
     }
 
+    /// A key for another purpose, from which this one cannot be found.
+    pub(super) fn derive(&self, purpose: &[u8]) -> Hmac<Sha256> {
+        let mut derived: [u8; KEY_BYTES] = hmac(&self.bytes)
+            .chain_update(purpose)
+            .finalize()
+            .into_bytes()
+            .into();
+        let keyed = hmac(&derived);
+        derived.zeroize();
+        keyed
+    }
+
     pub(super) fn seal(&self, place: Place, secret: &Secret) -> Result<Sealed, SealError> {
         let mut nonce = [0; NONCE_BYTES];
         random(&mut nonce)?;
@@ -160,7 +173,15 @@ impl Key {
     }
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), SealError> {
+fn hmac(key: &[u8; KEY_BYTES]) -> Hmac<Sha256> {
+    // A key that is shorter than a block of the hash is filled up with zeros.
+    let mut block = Zeroizing::new([0; 64]);
+    let (filled, _zeros) = block.split_at_mut(KEY_BYTES);
+    filled.copy_from_slice(key);
+    Hmac::new(&(*block).into())
+}
+
+pub(super) fn random(bytes: &mut [u8]) -> Result<(), SealError> {
     getrandom::fill(bytes).map_err(|source| SealError::Random {
         source: source.into(),
     })

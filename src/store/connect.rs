@@ -135,6 +135,14 @@ impl Settings {
         })
     }
 
+    /// The same with more options for each session; they come after the others and win.
+    pub(super) fn with_options(&self, more: &str) -> Self {
+        let mut settings = self.clone();
+        let options = format!("{} {more}", self.config.get_options().unwrap_or_default());
+        settings.config.options(options);
+        settings
+    }
+
     /// Server, database and account, for messages.
     #[must_use]
     pub fn target(&self) -> &str {
@@ -434,6 +442,11 @@ impl Database {
     /// # Errors
     /// Never in practice; the pool's builder can refuse what this function does not ask of it.
     pub fn new(settings: Settings) -> Result<Self, Error> {
+        Self::sized(settings, POOL_SIZE)
+    }
+
+    /// As [`Database::new`], with `size` connections at most.
+    pub(super) fn sized(settings: Settings, size: usize) -> Result<Self, Error> {
         let settings = Arc::new(settings);
         let manager = Manager::from_connect(
             settings.config.clone(),
@@ -444,7 +457,7 @@ impl Database {
             },
         );
         let pool = Pool::builder(manager)
-            .max_size(POOL_SIZE)
+            .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(CHECKOUT_DEADLINE))
             .create_timeout(Some(LOGIN_DEADLINE))
@@ -485,7 +498,7 @@ impl Database {
             }),
             Err(_) => Err(Error::Busy {
                 attempt,
-                size: POOL_SIZE,
+                size: self.pool.status().max_size,
                 after: CHECKOUT_DEADLINE,
             }),
         }

@@ -81,6 +81,7 @@ const LIST: &str = "\
 WHERE ($1::integer[] IS NULL OR operation.platform_id = ANY ($1))
   AND ($2::integer IS NULL OR operation.vm_id = $2)
   AND ($3::text IS NULL OR operation.state = $3)
+  AND ($7::text[] IS NULL OR platform.name = ANY ($7))
   AND ($4::timestamptz IS NULL OR (operation.created_at, operation.operation_id) < ($4, $5::text::uuid))
 ORDER BY operation.created_at DESC, operation.operation_id DESC
 LIMIT $6";
@@ -181,6 +182,8 @@ pub enum Refused {
 /// Which operations to list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// What may be seen: of the platforms with these names; `None` for all.
+    pub scope: Option<Vec<String>>,
     /// Of these platforms; `None` for all.
     pub platforms: Option<Vec<PlatformId>>,
     /// Of this VM.
@@ -262,13 +265,14 @@ impl Database {
         let (created, id) = filter.before.unzip();
         let id = id.map(|id| id.to_string());
         let limit = i64::from(limit);
-        let parameters: [Parameter<'_>; 6] = [
+        let parameters: [Parameter<'_>; 7] = [
             (&platforms, Type::INT4_ARRAY),
             (&vm, Type::INT4),
             (&state, Type::TEXT),
             (&created, Type::TIMESTAMPTZ),
             (&id, Type::TEXT),
             (&limit, Type::INT8),
+            (&filter.scope, Type::TEXT_ARRAY),
         ];
         let rows = connection.query(&format!("{SELECT} {LIST}"), &parameters).await?;
         let operations = rows.iter().map(|row| read(&connection, row)).collect();

@@ -390,6 +390,19 @@ impl Database {
         platform
     }
 
+    /// One platform by its key; `None` where there is none, or no longer.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn platform_by_key(&self, key: PlatformId) -> Result<Option<Registered>, Error> {
+        let connection = self.checkout("read a platform").await?;
+        let sql = format!("{SELECT} AND platform.platform_id = $1");
+        let row = connection.query_opt(&sql, &[(&key.0, Type::INT4)]).await?;
+        let platform = row.map(|row| read(&connection, &row)).transpose();
+        connection.done();
+        platform
+    }
+
     /// Starts adding a platform: it is there once its password is, too.
     ///
     /// # Errors

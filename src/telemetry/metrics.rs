@@ -129,6 +129,24 @@ metrics_table! {
         "1 while the database answers and its schema fits.";
     DATABASE_ERRORS = "virt_collector_database_errors_total", Kind::Counter, ["class"],
         "Failed database work, by class of SQLSTATE.";
+    CONNECTIONS = "virt_collector_http_connections", Kind::Gauge, ["endpoint"],
+        "Open connections of the endpoints admin and api.";
+    CONNECTIONS_REFUSED = "virt_collector_http_connections_refused_total", Kind::Counter, ["endpoint", "reason"],
+        "Connections closed before a request, by reason: address (too many of one address), tls (no handshake in time).";
+    API_REQUESTS = "virt_collector_api_requests_total", Kind::Counter, ["route", "status"],
+        "Requests to the admin API, by route and status of the answer; other where there is no such route.";
+    API_DURATION = "virt_collector_api_request_duration_seconds", Kind::Histogram(FLUSH_BUCKETS), ["route"],
+        "From the end of the header to the answer, waiting for an action included.";
+    API_IN_FLIGHT = "virt_collector_api_requests_in_flight", Kind::Gauge, [],
+        "Requests that are being answered.";
+    API_DENIED = "virt_collector_api_denied_total", Kind::Counter, ["reason"],
+        "Requests refused for who sent them, by reason: unauthenticated, forbidden, out_of_scope, rate_limited, overloaded.";
+    API_AUDIT_FAILURES = "virt_collector_api_audit_failures_total", Kind::Counter, [],
+        "Entries of the audit log that could not be written. What was to be done was not done; a denial stands.";
+    API_AUDIT_SKIPPED = "virt_collector_api_audit_skipped_total", Kind::Counter, [],
+        "Denied requests without an entry of their own, because there were too many in that minute.";
+    API_PANICS = "virt_collector_api_panics_total", Kind::Counter, [],
+        "Requests that ended in a defect of the daemon.";
 }
 
 /// Installs the recorder. What it returns renders the text of `/metrics`.
@@ -530,6 +548,146 @@ impl DatabaseMetrics {
 }
 
 impl Default for DatabaseMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The connections of an endpoint.
+#[derive(Debug, Clone)]
+pub struct ConnectionMetrics {
+    endpoint: &'static str,
+    open: Gauge,
+}
+
+/// One more, until it is dropped.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl ConnectionMetrics {
+    /// Registers the series of an endpoint.
+    #[must_use]
+    pub fn new(endpoint: &'static str) -> Self {
+        let metrics = Self {
+            endpoint,
+            open: gauge!(CONNECTIONS, "endpoint" => endpoint),
+        };
+        for reason in ["address", "tls"] {
+            metrics.refusals(reason).increment(0);
+        }
+        metrics
+    }
+
+    /// A connection, until what is returned is dropped.
+    #[must_use]
+    pub fn opened(&self) -> Counted {
+        Counted::new(&self.open)
+    }
+
+    /// Closed before a request; `reason` comes from a closed set.
+    pub fn refused(&self, reason: &'static str) {
+        self.refusals(reason).increment(1);
+    }
+
+    fn refusals(&self, reason: &'static str) -> Counter {
+        counter!(CONNECTIONS_REFUSED, "endpoint" => self.endpoint, "reason" => reason)
+    }
+}
+
+/// Why the admin API refused somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// No token, or none that is valid.
+    Unauthenticated,
+    /// The role does not have the right.
+    Forbidden,
+    /// The platform is not the token's.
+    OutOfScope,
+    /// Too often.
+    RateLimited,
+    /// Too much at once, of all callers.
+    Overloaded,
+}
+
+/// The admin API.
+#[derive(Debug, Clone)]
+pub struct ApiMetrics {
+    in_flight: Gauge,
+    denied: [Counter; 5],
+    audit_failures: Counter,
+    audit_skipped: Counter,
+    panics: Counter,
+}
+
+impl ApiMetrics {
+    /// Registers the series.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            in_flight: gauge!(API_IN_FLIGHT),
+            denied: [
+                "unauthenticated",
+                "forbidden",
+                "out_of_scope",
+                "rate_limited",
+                "overloaded",
+            ]
+            .map(|reason| counter!(API_DENIED, "reason" => reason)),
+            audit_failures: counter!(API_AUDIT_FAILURES),
+            audit_skipped: counter!(API_AUDIT_SKIPPED),
+            panics: counter!(API_PANICS),
+        }
+    }
+
+    /// A request, until what is returned is dropped.
+    #[must_use]
+    pub fn entered(&self) -> Counted {
+        Counted::new(&self.in_flight)
+    }
+
+    /// A request was answered; `route` comes from the table of routes, `status` from what the API answers.
+    pub fn answered(&self, route: &'static str, status: u16, took: Duration) {
+        counter!(API_REQUESTS, "route" => route, "status" => status.to_string()).increment(1);
+        histogram!(API_DURATION, "route" => route).record(took);
+    }
+
+    /// A request was refused for who sent it.
+    pub fn denied(&self, reason: Denied) {
+        if let Some(counter) = self.denied.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// An entry of the audit log could not be written.
+    pub fn audit_failed(&self) {
+        self.audit_failures.increment(1);
+    }
+
+    /// A denial got no entry of its own.
+    pub fn audit_skipped(&self) {
+        self.audit_skipped.increment(1);
+    }
+
+    /// A request ended in a panic.
+    pub fn panicked(&self) {
+        self.panics.increment(1);
+    }
+}
+
+impl Default for ApiMetrics {
     fn default() -> Self {
         Self::new()
     }

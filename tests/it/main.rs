@@ -9,6 +9,7 @@
     reason = "helpers of tests may fail loudly, and compare exactly"
 )]
 
+mod api;
 mod architecture;
 mod canary;
 mod cli;

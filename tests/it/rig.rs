@@ -158,6 +158,7 @@ impl Rig {
             admin: Admin {
                 listen: "127.0.0.1:0".parse().unwrap(),
             },
+            api: None,
             log: Log {
                 level: "info".to_owned(),
                 format: LogFormat::Text,

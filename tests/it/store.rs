@@ -12,6 +12,7 @@ mod copy;
 mod credential;
 mod inventory;
 mod lease;
+mod reading;
 mod schema;
 
 use std::collections::{BTreeMap, HashMap};

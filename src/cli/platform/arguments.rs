@@ -9,8 +9,7 @@ use crate::cli::Failure;
 use crate::cli::password::PasswordArgs;
 use crate::config;
 use crate::config::{PlatformKind, Trust};
-use crate::model::filter::{Filter, Pattern};
-use crate::store::registry::Address;
+use crate::registrar::Change;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -172,15 +171,27 @@ impl From<Kind> for PlatformKind {
 }
 
 impl More {
-    /// Checks what is given and puts it in place.
-    pub(super) fn apply(&self, address: &mut Address) -> Result<(), Failure> {
-        let refuse = |key, message: String| Failure::usage(Problem::Value { key, message });
-        if let Some(message) = config::host_problem(&address.host) {
-            return Err(refuse("host", message));
-        }
-        if address.user.is_empty() {
-            return Err(refuse("user", "is empty".to_owned()));
-        }
+    /// What is asked for; lists that are not given stay, unless they are to be cleared.
+    pub(super) fn change(
+        &self,
+        host: Option<String>,
+        user: Option<String>,
+        clear_filters: bool,
+    ) -> Result<Change, Failure> {
+        let list = |given: &Vec<String>| (clear_filters || !given.is_empty()).then(|| given.clone());
+        Ok(Change {
+            kind: self.kind.map(PlatformKind::from),
+            host,
+            port: self.port,
+            user,
+            trust: self.trust()?,
+            datacenters: list(&self.datacenters),
+            include: list(&self.include),
+            exclude: list(&self.exclude),
+        })
+    }
+
+    fn trust(&self) -> Result<Option<Trust>, Failure> {
         if let Some(path) = &self.ca_file {
             let pem = std::fs::read_to_string(path).map_err(|source| {
                 Failure::other(Problem::CaFile {
@@ -188,32 +199,19 @@ impl More {
                     source,
                 })
             })?;
-            address.trust = Trust::CaPem(pem);
+            return Ok(Some(Trust::CaPem(pem)));
         }
         if let Some(digits) = &self.thumbprint {
             let thumbprint = config::thumbprint(digits).ok_or_else(|| {
-                refuse(
-                    "thumbprint",
-                    "is not a SHA-256 thumbprint of 64 hexadecimal digits".to_owned(),
-                )
+                Failure::usage(Problem::Value {
+                    key: "thumbprint",
+                    message: "is not a SHA-256 thumbprint of 64 hexadecimal digits".to_owned(),
+                })
             })?;
-            address.trust = Trust::Thumbprint(thumbprint);
+            return Ok(Some(Trust::Thumbprint(thumbprint)));
         }
-        match self.tls_verify {
-            Some(true) => address.trust = Trust::System,
-            Some(false) => address.trust = Trust::Off,
-            None => {}
-        }
-        let texts = |patterns: &[Pattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let either =
-            |given: &Vec<String>, kept: Vec<String>| if given.is_empty() { kept } else { given.clone() };
-        let kept = &address.filter;
-        address.filter = Filter::parse(
-            either(&self.datacenters, kept.datacenters.clone()),
-            &either(&self.include, texts(&kept.include)),
-            &either(&self.exclude, texts(&kept.exclude)),
-        )
-        .map_err(Failure::usage)?;
-        Ok(())
+        Ok(self
+            .tls_verify
+            .map(|verify| if verify { Trust::System } else { Trust::Off }))
     }
 }

@@ -6,7 +6,6 @@ use crate::config::Trust;
 use crate::model::filter::Pattern;
 use crate::store::registry::{Registered, Source};
 use crate::units::Stamp;
-use crate::vsphere::Trial;
 
 /// The status in one word, or the word that explains why there is none.
 pub(super) fn state(platform: &Registered) -> String {
@@ -15,17 +14,6 @@ pub(super) fn state(platform: &Registered) -> String {
         Some(class) => format!("error:{class}"),
         None => platform.status.state.clone(),
     }
-}
-
-pub(super) fn trial_json(trial: &Trial) -> Value {
-    let about = &trial.about;
-    json!({
-        "server": about.full_name, "version": about.version, "build": about.build,
-        "api_type": about.kind.api_type(), "api_version": about.api_version, "identity": about.identity,
-        "clock_skew_ms": trial.clock_skew_micros / 1000,
-        "roles": trial.roles, "hosts": trial.n_hosts, "vms": trial.n_vms, "vms_powered_on": trial.n_running,
-        "unusable_counters": trial.unusable, "warnings": trial.warnings(),
-    })
 }
 
 /// A platform as it is printed: everything but its password.

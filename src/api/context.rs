@@ -1,0 +1,422 @@
+//! What routes get: the database, the caller, the audit log.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts as RequestParts;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::auth::Tokens;
+use crate::api::limit::Limit;
+use crate::api::problem::Problem;
+use crate::api::rights::{Role, Route};
+use crate::config;
+use crate::error::Chain;
+use crate::model::status::DatabaseHealth;
+use crate::registrar::Registrar;
+use crate::store::Database;
+use crate::store::audit::{Entry, Kind};
+use crate::store::operation::{Submission, Submitted};
+use crate::store::reading::Reader;
+use crate::supervise::Tasks;
+use crate::telemetry::metrics::{ApiMetrics, Denied};
+
+/// Requests that are worked on at a time. More are told to come back.
+const AT_WORK: usize = 64;
+
+/// Requests that wait for the end of an action. More are answered at once.
+const WAITING: usize = 64;
+
+/// Failed attempts of an address to be somebody.
+const FAILURES_PER_MINUTE: u32 = 5;
+
+/// Entries of the audit log about denied requests, of all callers. The audit log has no end, and whoever may not do
+/// anything must not be able to fill it.
+const DENIALS_PER_MINUTE: u32 = 60;
+
+/// After a lost connection.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+/// What the API is made with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Sessions of its own.
+    pub database: Database,
+    /// For the inventory, with sessions of its own, too.
+    pub reader: Reader,
+    /// The key ring that tokens are tied with.
+    pub keys: PathBuf,
+    /// Changes platforms.
+    pub registrar: Registrar,
+    /// The database's health.
+    pub health: watch::Receiver<DatabaseHealth>,
+    /// Limits of the configuration.
+    pub limits: config::ApiLimits,
+    /// Proxies whose word about addresses is taken.
+    pub proxies: Vec<config::Network>,
+    /// Whoever waits for the end of requests that change something.
+    pub tasks: Tasks,
+}
+
+/// What every request is answered with. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Context(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    tokens: Tokens,
+    metrics: ApiMetrics,
+    limits: Limits,
+    at_work: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    /// Grows with each operation that ends.
+    ends: watch::Sender<u64>,
+}
+
+/// Each limit with whom it counts.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) of_address: Limit<IpAddr>,
+    pub(super) of_token: Limit<i32>,
+    pub(super) failures: Limit<IpAddr>,
+    pub(super) actions: Limit<i32>,
+    pub(super) denials: Limit<()>,
+}
+
+impl Context {
+    /// From its parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let limits = Limits {
+            of_address: Limit::per_second(parts.limits.requests_per_second),
+            of_token: Limit::per_second(parts.limits.requests_per_second),
+            failures: Limit::per_minute(FAILURES_PER_MINUTE),
+            actions: Limit::per_minute(parts.limits.actions_per_minute),
+            denials: Limit::per_minute(DENIALS_PER_MINUTE),
+        };
+        let tokens = Tokens::new(parts.database.clone(), parts.keys.clone());
+        Self(Arc::new(Shared {
+            parts,
+            tokens,
+            metrics: ApiMetrics::new(),
+            limits,
+            at_work: Arc::new(Semaphore::new(AT_WORK)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            ends: watch::Sender::new(0),
+        }))
+    }
+
+    /// The database, for what writes and for what is read before.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.0.parts.database
+    }
+
+    /// Reads the inventory.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.0.parts.reader
+    }
+
+    /// The database's health, as it was last looked at.
+    #[must_use]
+    pub fn health(&self) -> DatabaseHealth {
+        self.0.parts.health.borrow().clone()
+    }
+
+    /// Changes platforms.
+    #[must_use]
+    pub fn registrar(&self) -> &Registrar {
+        &self.0.parts.registrar
+    }
+
+    /// The key ring's file.
+    #[must_use]
+    pub fn keys(&self) -> &std::path::Path {
+        &self.0.parts.keys
+    }
+
+    /// Limits of the configuration.
+    #[must_use]
+    pub fn configured(&self) -> &config::ApiLimits {
+        &self.0.parts.limits
+    }
+
+    /// What the API counts.
+    #[must_use]
+    pub fn metrics(&self) -> &ApiMetrics {
+        &self.0.metrics
+    }
+
+    pub(super) fn proxies(&self) -> &[config::Network] {
+        &self.0.parts.proxies
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.0.parts.tasks
+    }
+
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(super) fn at_work(&self) -> &Arc<Semaphore> {
+        &self.0.at_work
+    }
+
+    pub(super) fn waiting(&self) -> &Arc<Semaphore> {
+        &self.0.waiting
+    }
+
+    pub(super) fn forget_the_quiet(&self) {
+        let limits = self.limits();
+        limits.of_address.forget_the_quiet();
+        limits.of_token.forget_the_quiet();
+        limits.failures.forget_the_quiet();
+        limits.actions.forget_the_quiet();
+    }
+
+    /// Takes an action into the queue, and counts where its intent cannot be written down.
+    ///
+    /// # Errors
+    /// When the database cannot be asked: then nothing is done, unless it is said that this is not known.
+    pub async fn submit(&self, submission: &Submission<'_>) -> Result<Submitted, Problem> {
+        match self.database().submit_operation(submission).await {
+            Ok(submitted) => Ok(submitted),
+            Err(error) => {
+                self.metrics().audit_failed();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Changes whenever an operation has ended somewhere.
+    #[must_use]
+    pub(super) fn ends(&self) -> watch::Receiver<u64> {
+        let mut ends = self.0.ends.subscribe();
+        ends.mark_unchanged();
+        ends
+    }
+
+    /// Hears of the ends of operations until it is asked to stop.
+    pub(super) async fn hear_of_ends(&self, stopping: CancellationToken) {
+        loop {
+            let listener = tokio::select! {
+                () = stopping.cancelled() => return,
+                listener = self.database().listen_to_ends_of_operations() => listener,
+            };
+            match listener {
+                Ok(listener) => loop {
+                    let heard = tokio::select! {
+                        () = stopping.cancelled() => return,
+                        heard = listener.heard() => heard,
+                    };
+                    if !heard {
+                        break;
+                    }
+                    self.0.ends.send_modify(|n| *n = n.wrapping_add(1));
+                },
+                // Whoever waits looks now and then by itself; the database's own loop tells of its trouble.
+                Err(error) => {
+                    tracing::debug!(error = %Chain(&error), "cannot hear of the ends of operations")
+                }
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(LISTEN_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Writes to the audit log, and counts where that fails.
+    ///
+    /// # Errors
+    /// When the entry was not written: then nothing may be done.
+    pub async fn audit(&self, entry: &Entry<'_>) -> Result<(), Problem> {
+        match self.database().audit(entry).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.metrics().audit_failed();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Counts a denial and writes it down, up to a number of them in a minute. A denial that cannot be written is a
+    /// denial nevertheless.
+    pub(super) async fn denied(&self, why: Denied, who: &Asker<'_>, problem: &Problem) {
+        self.metrics().denied(why);
+        if self.limits().denials.take(()).is_err() {
+            self.metrics().audit_skipped();
+            return;
+        }
+        let client = who.client.to_string();
+        let mut entry = Entry::new(Kind::Denied, who.actor, who.request_id, who.action);
+        entry.client = Some(&client);
+        entry.code = Some(problem.code());
+        entry.detail = Some(problem.detail());
+        entry.target = Some(who.path);
+        if let Err(error) = self.database().audit(&entry).await {
+            self.metrics().audit_failed();
+            tracing::warn!(request_id = who.request_id, error = %Chain(&error), "a denied request is not in the audit log");
+        }
+    }
+}
+
+/// Who was denied what.
+#[derive(Debug)]
+pub(super) struct Asker<'a> {
+    pub(super) actor: &'a str,
+    pub(super) client: IpAddr,
+    pub(super) request_id: &'a str,
+    pub(super) action: &'a str,
+    pub(super) path: &'a str,
+}
+
+/// The platforms that a token may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// Those of these names.
+    Named(BTreeSet<String>),
+}
+
+impl Scope {
+    /// True for a platform of this name.
+    #[must_use]
+    pub fn includes(&self, platform: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(platform),
+        }
+    }
+
+    /// For queries: the names, or `None` for all.
+    #[must_use]
+    pub fn names(&self) -> Option<Vec<String>> {
+        match self {
+            Self::All => None,
+            Self::Named(names) => Some(names.iter().cloned().collect()),
+        }
+    }
+}
+
+/// Who asks, once it is known and may. Routes get it as an argument; without one there is no answer.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The token's row.
+    pub token: i32,
+    /// The token's name, which stands in the audit log.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// Its platforms.
+    pub scope: Scope,
+    /// Where the request comes from.
+    pub client: IpAddr,
+    /// The request.
+    pub request_id: RequestId,
+    /// What it asks for.
+    pub route: &'static Route,
+}
+
+impl Caller {
+    /// An entry of the audit log about this request.
+    #[must_use]
+    pub fn entry<'a>(&'a self, kind: Kind, client: &'a str) -> Entry<'a> {
+        let mut entry = Entry::new(kind, &self.name, self.request_id.as_str(), self.route.action);
+        entry.client = Some(client);
+        entry
+    }
+
+    /// # Errors
+    /// 404, as for one that does not exist, where the platform is not among those of the token.
+    pub async fn may_see(
+        &self,
+        context: &Context,
+        platform: &str,
+        what: impl fmt::Display,
+    ) -> Result<(), Problem> {
+        if self.scope.includes(platform) {
+            return Ok(());
+        }
+        let problem = Problem::not_found(what);
+        let who = Asker {
+            actor: &self.name,
+            client: self.client,
+            request_id: self.request_id.as_str(),
+            action: self.route.action,
+            path: platform,
+        };
+        context.denied(Denied::OutOfScope, &who, &problem).await;
+        Err(problem)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut RequestParts, _: &S) -> Result<Self, Problem> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Problem::internal("a route asked for its caller, and none was admitted"))
+    }
+}
+
+/// What a request is called, in its answer, in logs and in the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Longest that a caller may choose.
+    pub const LONGEST: usize = 64;
+
+    /// The caller's own, where it is short and plain; else a new one.
+    pub(super) fn of(given: Option<&str>) -> Self {
+        let is_plain = |text: &&str| {
+            (1..=Self::LONGEST).contains(&text.len())
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
+        };
+        match given.filter(is_plain) {
+            Some(text) => Self(text.into()),
+            None => Self(uuid::Uuid::now_v7().to_string().into()),
+        }
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The place of a request among those that are worked on. One that waits for somebody else gives it up.
+#[derive(Debug, Clone)]
+pub struct Place(pub(super) Arc<std::sync::Mutex<Option<tokio::sync::OwnedSemaphorePermit>>>);
+
+impl Place {
+    pub(in crate::api) fn give_up(&self) {
+        drop(
+            self.0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take(),
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! How often somebody may ask.
+//!
+//! Each limit remembers a bounded number of callers. When there are more, those that are not remembered share one
+//! place: a flood of addresses slows itself, not those that are known.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::time::Instant;
+
+/// How often callers that have been quiet are forgotten.
+pub const UPKEEP: Duration = Duration::from_secs(60);
+
+/// After this, every limit here is as if its caller had never asked.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Callers that a limit remembers.
+const MOST: usize = 10_000;
+
+/// So many at once, and how they come back.
+#[derive(Debug)]
+pub struct Limit<K> {
+    quota: Quota,
+    callers: Mutex<HashMap<K, Caller>>,
+    others: DefaultDirectRateLimiter,
+}
+
+#[derive(Debug)]
+struct Caller {
+    limiter: DefaultDirectRateLimiter,
+    last: Instant,
+}
+
+impl<K: Hash + Eq> Limit<K> {
+    /// `n` a second, twice as many at once.
+    #[must_use]
+    pub fn per_second(n: u32) -> Self {
+        Self::new(Quota::per_second(at_least_one(n)).allow_burst(at_least_one(n.saturating_mul(2))))
+    }
+
+    /// `n` a minute, all of them at once if need be.
+    #[must_use]
+    pub fn per_minute(n: u32) -> Self {
+        Self::new(Quota::per_minute(at_least_one(n)))
+    }
+
+    fn new(quota: Quota) -> Self {
+        Self {
+            quota,
+            callers: Mutex::default(),
+            others: RateLimiter::direct(quota),
+        }
+    }
+
+    /// Counts one.
+    ///
+    /// # Errors
+    /// With the time to wait, where there were too many.
+    pub fn take(&self, key: K) -> Result<(), Duration> {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = Instant::now();
+        if callers.len() >= MOST && !callers.contains_key(&key) {
+            return check(&self.others);
+        }
+        let caller = callers.entry(key).or_insert_with(|| Caller {
+            limiter: RateLimiter::direct(self.quota),
+            last,
+        });
+        caller.last = last;
+        check(&caller.limiter)
+    }
+
+    /// Forgets whoever may ask as often as one that never did.
+    pub fn forget_the_quiet(&self) {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        callers.retain(|_, caller| caller.last.elapsed() < QUIET);
+        callers.shrink_to_fit();
+    }
+}
+
+fn check(limiter: &DefaultDirectRateLimiter) -> Result<(), Duration> {
+    limiter
+        .check()
+        .map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
+}
+
+fn at_least_one(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN)
+}
+
+/// Whom an address is counted as: in IPv6, one that gets a network gets 2^64 addresses.
+#[must_use]
+pub fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(std::net::Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_caller_has_its_own_and_is_told_when_to_come_back() {
+        let limit = Limit::per_minute(5);
+        for _ in 0..5 {
+            assert_eq!(limit.take("one"), Ok(()));
+        }
+        let wait = limit.take("one").unwrap_err();
+        assert!(!wait.is_zero() && wait <= Duration::from_secs(12), "{wait:?}");
+        assert_eq!(limit.take("other"), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_callers_is_remembered_as_one_until_it_is_over() {
+        let limit = Limit::per_minute(5);
+        limit.take(0).unwrap();
+        let refused = (1..3 * MOST).filter(|n| limit.take(*n).is_err()).count();
+        assert_eq!(limit.callers.lock().unwrap().len(), MOST);
+        assert!(refused >= 2 * MOST - 10, "{refused}");
+        assert_eq!(
+            limit.take(0),
+            Ok(()),
+            "one that is known is not counted with the flood"
+        );
+        tokio::time::advance(QUIET).await;
+        limit.take(1).unwrap();
+        limit.forget_the_quiet();
+        assert_eq!(limit.callers.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn neighbours_count_as_one_in_ipv6_alone() {
+        let of = |text: &str| neighbourhood(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+    }
+}

@@ -1,0 +1,271 @@
+//! Connections of HTTP/1.1: accepted, encrypted where asked for, limited, and closed in time.
+//!
+//! Owns: hyper; every deadline and limit of a connection. Never does: paths, rights, answers; those come from whoever
+//! listens. What does not even parse as HTTP is answered here, with a bare status, and closed.
+//!
+//! | limit | value |
+//! |---|---|
+//! | TLS handshake | [`HANDSHAKE_DEADLINE`] |
+//! | the whole header, from accept, and from the end of an answer to the end of the next header | [`HEADER_DEADLINE`] |
+//! | size of the header, number of fields | [`HEADER_BYTES`], [`HEADERS`]: 431 |
+//! | an answer that its receiver does not take | [`WRITE_DEADLINE`] without progress |
+//! | a connection as a whole | [`LIFETIME`], then the request in progress may end within [`LAST_REQUEST`] |
+//! | connections, of all and of one address | [`Limits`] |
+//!
+//! Tasks: one accept loop per listener, one task per connection.
+
+mod patient;
+pub mod tls;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Body;
+pub use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Network;
+use crate::error::Chain;
+use crate::supervise::Tasks;
+use crate::telemetry::metrics::ConnectionMetrics;
+
+use patient::Patient;
+use tls::Tls;
+
+/// From accept to the end of the TLS handshake.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// From accept or the end of an answer to the end of the next header.
+pub const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// An answer that its receiver does not take makes no progress for this long.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection takes no new request after this.
+pub const LIFETIME: Duration = Duration::from_secs(120);
+
+/// What a request in progress gets when the lifetime is over; more than the longest request takes.
+pub const LAST_REQUEST: Duration = Duration::from_secs(60);
+
+/// The whole header of a request.
+pub const HEADER_BYTES: usize = 16 * 1024;
+
+/// Fields of a header.
+pub const HEADERS: usize = 64;
+
+/// After a failed accept, usually for want of file descriptors: trying again at once would only spin.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// At a time; more wait in the kernel's backlog.
+    pub connections: usize,
+    /// Of one address; more are closed at once.
+    pub per_address: usize,
+}
+
+/// Nobody can listen there.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}; choose another {key}")]
+pub struct ListenError {
+    address: SocketAddr,
+    /// The key of the configuration.
+    key: &'static str,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Binds the address that a key of the configuration names.
+///
+/// # Errors
+/// When it is in use or not this machine's.
+pub async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ListenError { address, key, source })
+}
+
+/// What a listener is told.
+#[derive(Debug)]
+pub struct Listening {
+    /// Name of the endpoint, for tasks, logs and metrics.
+    pub name: &'static str,
+    /// The socket.
+    pub listener: TcpListener,
+    /// How many connections.
+    pub limits: Limits,
+    /// Where all connections come from a few proxies, the limit per address is not for those.
+    pub proxies: Vec<Network>,
+    /// TLS, where it is spoken.
+    pub tls: Option<Tls>,
+}
+
+/// Serves until the tasks are asked to stop. `answer` gets each request with the address of the other side.
+pub fn serve<A, F, B>(listening: Listening, answer: A, tasks: &Tasks)
+where
+    A: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let connections = tasks.clone();
+    tasks.spawn(listening.name, accept(listening, answer, connections));
+}
+
+async fn accept<A, F, B>(listening: Listening, answer: A, tasks: Tasks)
+where
+    A: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Listening {
+        name,
+        listener,
+        limits,
+        proxies,
+        tls,
+    } = listening;
+    let metrics = ConnectionMetrics::new(name);
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let addresses = Addresses::default();
+    let stopping = tasks.stopping();
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => return,
+            accepted = next(&places, &listener) => accepted,
+        };
+        let (place, stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(endpoint = name, error = %Chain(&error), "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let address = peer.ip().to_canonical();
+        let most = if proxies.iter().any(|proxy| proxy.contains(address)) {
+            limits.connections
+        } else {
+            limits.per_address
+        };
+        let Some(counted) = addresses.enter(address, most) else {
+            metrics.refused("address");
+            continue;
+        };
+        let open = metrics.opened();
+        let tls = tls.clone();
+        let answer = answer.clone();
+        let metrics = metrics.clone();
+        tasks.spawn_transient("connection", async move {
+            match tls {
+                None => converse(stream, peer, answer).await,
+                Some(tls) => match tls.accept(stream, HANDSHAKE_DEADLINE).await {
+                    Some(stream) => converse(stream, peer, answer).await,
+                    None => metrics.refused("tls"),
+                },
+            }
+            drop((place, counted, open));
+        });
+    }
+}
+
+/// A place for a connection, then a connection.
+async fn next(
+    places: &Arc<Semaphore>,
+    listener: &TcpListener,
+) -> std::io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((place, stream, peer))
+}
+
+/// One connection, to its end.
+async fn converse<S, A, F, B>(stream: S, peer: SocketAddr, answer: A)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let service = service_fn(move |request| {
+        let answering = answer(request, peer);
+        async move { Ok::<_, Infallible>(answering.await) }
+    });
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_DEADLINE)
+            .max_buf_size(HEADER_BYTES)
+            .max_headers(HEADERS)
+            .serve_connection(TokioIo::new(Patient::new(stream, WRITE_DEADLINE)), service)
+    );
+    let ended = match tokio::time::timeout(LIFETIME, connection.as_mut()).await {
+        Ok(ended) => ended,
+        Err(_elapsed) => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(LAST_REQUEST, connection).await {
+                Ok(ended) => ended,
+                Err(_elapsed) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error = %Chain(&error), "connection ended");
+    }
+}
+
+/// Connections of each address.
+#[derive(Debug, Clone, Default)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Addresses {
+    fn enter(&self, address: IpAddr, most: usize) -> Option<Counted> {
+        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = addresses.entry(address).or_default();
+        if *n >= most {
+            return None;
+        }
+        *n += 1;
+        Some(Counted {
+            address,
+            addresses: self.clone(),
+        })
+    }
+}
+
+/// Until it is dropped, a connection of its address.
+#[derive(Debug)]
+struct Counted {
+    address: IpAddr,
+    addresses: Addresses,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut addresses = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = addresses.get_mut(&self.address) {
+            *n -= 1;
+            if *n == 0 {
+                addresses.remove(&self.address);
+            }
+        }
+    }
+}

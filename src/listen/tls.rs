@@ -1,0 +1,125 @@
+//! The server's side of TLS, and its certificate, which can be replaced while it runs.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config::TlsFiles;
+use crate::error::Chain;
+
+/// Why a certificate cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// No certificate in the file.
+    #[error(
+        "cannot read a certificate from {path}; it must be a PEM file, the server's own certificate first"
+    )]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why; `None` where it holds none.
+        #[source]
+        source: Option<rustls::pki_types::pem::Error>,
+    },
+    /// No key in the file.
+    #[error("cannot read a private key from {path}; it must be a PEM file that the service may read")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// They do not fit.
+    #[error("the certificate of {certificate} and the key of {key} cannot be used together")]
+    Pair {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+/// What a server shows and proves. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    files: TlsFiles,
+    current: Arc<RwLock<Arc<ServerConfig>>>,
+}
+
+impl Tls {
+    /// Reads certificate and key.
+    ///
+    /// # Errors
+    /// When one cannot be read, or they do not belong together.
+    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        Ok(Self {
+            files: files.clone(),
+            current: Arc::new(RwLock::new(Arc::new(read(files)?))),
+        })
+    }
+
+    /// Reads both files again, for connections from now on. Those that stand keep what they have.
+    ///
+    /// # Errors
+    /// As [`Tls::load`]; then the certificate from before stays.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let new = Arc::new(read(&self.files)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    /// The handshake of a new connection; `None` where it fails or takes too long.
+    pub(super) async fn accept(&self, stream: TcpStream, deadline: Duration) -> Option<TlsStream<TcpStream>> {
+        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        match tokio::time::timeout(deadline, TlsAcceptor::from(current).accept(stream)).await {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %Chain(&error), "no TLS with this caller");
+                None
+            }
+            Err(_elapsed) => None,
+        }
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let refuse = |source| TlsError::Certificate {
+        path: files.certificate.clone(),
+        source,
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect)
+        .map_err(|source| refuse(Some(source)))?;
+    if chain.is_empty() {
+        return Err(refuse(None));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Key {
+        path: files.key.clone(),
+        source,
+    })?;
+    let pair = |source| TlsError::Pair {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        source,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(pair)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(pair)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
