@@ -280,7 +280,11 @@ async fn samples_are_collected_on_time_and_whole_while_the_api_is_attacked() {
     while polls < 30 || !attack.is_finished() {
         rig.pass(Duration::from_secs(20));
         let report = daemon.poll().await;
-        assert_eq!((report.n_rows, report.error.as_ref()), (usize::try_from(rig.n_entities()).unwrap(), None), "poll {polls}: {report:?}");
+        assert_eq!(
+            (report.n_rows, report.error.as_ref()),
+            (usize::try_from(rig.n_entities()).unwrap(), None),
+            "poll {polls}: {report:?}"
+        );
         polls += 1;
     }
     attack.await.unwrap();

@@ -120,6 +120,42 @@ async fn nothing_tells_a_reset_vm_from_one_that_was_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_heard_it_shows_by_going_down_and_one_that_reboots_does_not_show() {
+    let desk = Desk::new().await;
+    for method in ["ShutdownGuest", "RebootGuest"] {
+        desk.rule(Rule::on(method, UNHEARD));
+        desk.rule(Rule::on(
+            method,
+            Do::Guest {
+                millis: Some(30_000),
+                away: 0,
+            },
+        ));
+    }
+    let reboot = desk.done(A::RebootGuest).await;
+    assert_eq!(unknown(&reboot, &["will not be sent again"]), "answer_lost");
+    desk.rig.pass(LONG);
+    let asked = desk.ask(VM, A::ShutdownGuest).await;
+    until("the guest has heard it", async || {
+        let n = desk.done_there().len();
+        if n == 2 { Ok(()) } else { Err(n.to_string()) }
+    })
+    .await;
+    desk.rig.pass(LONG);
+    let ended = desk.ended(asked.id).await;
+    assert!(
+        succeeded(&ended)
+            .note
+            .as_deref()
+            .unwrap()
+            .contains("powered off now"),
+        "{ended:?}"
+    );
+    assert_eq!(desk.rig.simulator.calls().count("ShutdownGuest"), 1);
+    desk.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_earlier_task_of_the_same_kind_is_not_taken_for_the_lost_one() {
     let desk = Desk::new().await;
     // The simulator's clock stands still: both would be of the same moment.
