@@ -56,11 +56,13 @@ async fn a_state_that_changed_just_before_the_call_is_still_already_so() {
         desk.rule(Rule::on("PowerOffVM_Task", Do::Refuse { by }));
         // Somebody else is faster: the state changes between the look at the VM and the call.
         desk.event(Event::PowerOff { vm: VM.to_owned() });
-        let before = Do::Replace {
-            find: "poweredOff".to_owned(),
-            with: "poweredOn".to_owned(),
-        };
-        desk.rule(Rule::on("RetrievePropertiesEx", before).object(VM).times(1));
+        for (is, was) in [("poweredOff", "poweredOn"), ("PowerOffVM_Task", "PowerOnVM_Task")] {
+            let before = Do::Replace {
+                find: is.to_owned(),
+                with: was.to_owned(),
+            };
+            desk.rule(Rule::on("RetrievePropertiesEx", before).object(VM));
+        }
         let ended = desk.done(A::PowerOff).await;
         assert_eq!(desk.rig.simulator.calls().count("PowerOffVM_Task"), 1);
         assert!(succeeded(&ended).already, "{ended:?}");
