@@ -247,3 +247,34 @@ async fn an_answer_that_comes_after_the_deadline_is_a_lost_one() {
     assert_eq!(desk.done_there().len(), 1);
     desk.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_refuses_for_a_while_delays_an_action_and_repeats_nothing() {
+    for column in ["started_at", "sent_at", "accepted_at", "ended_at"] {
+        let desk = Desk::new().await;
+        // A sequence counts also what is rolled back.
+        let refuse_twice = format!(
+            "CREATE SEQUENCE tries; \
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN \
+                 IF OLD.{column} IS NULL AND NEW.{column} IS NOT NULL AND nextval('tries') <= 2 THEN \
+                     RAISE EXCEPTION 'not now' USING ERRCODE = '40001'; \
+                 END IF; \
+                 RETURN NEW; \
+             END $$; \
+             CREATE TRIGGER refuse BEFORE UPDATE ON virt_operation FOR EACH ROW EXECUTE FUNCTION refuse()"
+        );
+        desk.sql.batch_execute(&refuse_twice).await.unwrap();
+        let ended = desk.done(A::PowerOff).await;
+        assert_eq!(*succeeded(&ended), Outcome::default(), "{column}");
+        let tries: i64 = desk
+            .sql
+            .query_one("SELECT last_value FROM tries", &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(tries, 3, "{column}");
+        assert_eq!(desk.rig.simulator.calls().count("PowerOffVM_Task"), 1, "{column}");
+        assert_eq!(desk.audit(ended.id).await.len(), 2, "{column}");
+        desk.stop().await;
+    }
+}
