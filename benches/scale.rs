@@ -8,9 +8,10 @@
 //!
 //! On the ten thousand VMs that the targets are for, twice a target fails.
 //!
-//! `make bench-scale` runs it. VMS (10000), HOSTS (500) and SECONDS (300, of each live phase) make it smaller; COLLECTOR
-//! names another build of the daemon to compare with; GZIP=0 makes the simulator send replies as they are; STAGES=1
-//! samples the daemon with `perf` in the live phases and prints the share of each stage.
+//! `make bench-scale` runs it. VMS (10000), HOSTS (500) and SECONDS (300, of each live phase) make it smaller;
+//! REQUESTS_PER_SECOND paces the daemon otherwise than by default; COLLECTOR names another build of the daemon to compare
+//! with; GZIP=0 makes the simulator send replies as they are; STAGES=1 samples the daemon with `perf` in the live phases
+//! and prints the share of each stage.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -428,7 +429,14 @@ impl Stage {
 fn prepare(directory: &Path, settings: &Settings) -> Collector {
     let program =
         std::env::var("COLLECTOR").unwrap_or_else(|_| env!("CARGO_BIN_EXE_virt-collector").to_owned());
-    Collector::prepare(Path::new(&program), directory, settings).unwrap()
+    let collector = Collector::prepare(Path::new(&program), directory, settings).unwrap();
+    if let Ok(pace) = std::env::var("REQUESTS_PER_SECOND") {
+        let file = collector.config_file();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let paced = format!("[collection]\nrequests_per_second = {pace}\n");
+        std::fs::write(&file, text.replace("[collection]\n", &paced)).unwrap();
+    }
+    collector
 }
 
 fn phase(before: &Reading, after: &Reading, rss: f64) -> Phase {
