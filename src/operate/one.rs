@@ -436,7 +436,8 @@ impl Hands {
                 return Ok(End::Failed(
                     Code::GuestTimeout,
                     format!(
-                        "the guest was asked to and has not done it within {} minutes; it may still, or hang: look at its                          console",
+                        "the guest was asked to and has not done it within {} minutes; it may still, or it hangs: look \
+                         at its console",
                         GUEST.as_secs() / 60
                     ),
                 ));
