@@ -17,7 +17,7 @@ import rig
 from pyVmomi import vim
 
 SEED = 7
-# For each part of schemathesis' run: it stops there.
+# Of schemathesis; it goes on trying until then.
 SECONDS = int(os.environ.get("API_SECONDS", "150"))
 
 

@@ -115,7 +115,7 @@ async fn vms_are_listed_shown_switched_and_snapshotted_from_a_shell() {
     let (id, name) = desk.vm.clone();
     let name = name.as_str();
     let listed: Value = serde_json::from_str(&desk.well(&["list", "--output", "json"]).await).unwrap();
-    assert_eq!(listed.as_array().unwrap().len(), 12);
+    assert_eq!(listed.as_array().unwrap().len(), 13);
     assert!(
         desk.well(&["list", "--platform", "lab", "--power-state", "on"])
             .await

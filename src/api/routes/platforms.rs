@@ -263,6 +263,7 @@ async fn edit(
     extract::Json { value: change, .. }: extract::Json<PlatformChange>,
 ) -> Result<Json<Kept>, Problem> {
     let platform = registered(&context, &caller, id).await?;
+    Registrar::check_own(&platform)?;
     let wanted = change.change(change.host.as_ref(), change.user.as_ref())?;
     let moves = wanted != Change::default();
     if !moves && change.active.is_none() {
@@ -291,7 +292,6 @@ async fn edit(
     };
     let trial = audit
         .audited(async {
-            Registrar::check_own(&platform)?;
             let trial = if moves {
                 context
                     .registrar()
@@ -317,6 +317,7 @@ async fn credentials(
     extract::Json { value: new, .. }: extract::Json<Credentials>,
 ) -> Result<Json<Kept>, Problem> {
     let platform = registered(&context, &caller, id).await?;
+    Registrar::check_own(&platform)?;
     let password = password(new.password)?;
     let change = Change {
         user: new.user,

@@ -71,7 +71,7 @@ async fn a_platform_is_tried_kept_changed_and_removed_and_its_password_shows_now
         .value();
     assert_eq!(
         (&tested["ok"], &tested["trial"]["vms"]),
-        (&json!(true), &json!(12)),
+        (&json!(true), &json!(13)),
         "{tested}"
     );
     let bad = desk
