@@ -49,7 +49,7 @@ lint: ## format, clippy, rustdoc, dependencies, shell scripts
 bench: setup ## criterion benches, then the end-to-end runs below benches/
 	$(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run bench) sh -ec 'cargo bench --locked; for run in benches/*.sh; do [ ! -e "$$run" ] || "$$run"; done'
 
-bench-scale: setup ## cost at 10,000 VMs, a quarter of an hour; also VMS, HOSTS, SECONDS (300)
+bench-scale: setup ## cost at 10,000 VMs, a quarter of an hour; also VMS, HOSTS, SECONDS (300), REQUESTS_PER_SECOND
 	$(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run bench) cargo bench --locked --bench scale
 
 clean: ## stop the private clusters and remove target/

@@ -14,6 +14,11 @@ const BYTES: usize = 40_000_000;
 /// The ratio of CPU time in pairs that are measured back to back, who goes first in turn, and the decoder's nanoseconds
 /// per value.
 pub(crate) fn measure(reply: &Prepared, pairs: usize) -> (Ratio, f64) {
+    assert_eq!(
+        baseline::sum(&reply.document),
+        reply.sum,
+        "the baseline does not read everything"
+    );
     let turns = BYTES / reply.document.len() + 1;
     let timed = |work: &dyn Fn()| {
         let before = cpu_seconds("/proc/thread-self/schedstat");

@@ -32,6 +32,8 @@ pub(crate) struct Prepared {
     pub(crate) counters: Counters,
     /// Cells in it.
     pub(crate) n_values: u64,
+    /// Of all integers in its texts: cells, intervals, numbers of counters, and instances that are numbers.
+    pub(crate) sum: i64,
 }
 
 /// Answers with each of these numbers of samples, in both forms.
@@ -91,9 +93,11 @@ pub(crate) fn prepare(samples: &[usize]) -> Vec<(Form, usize, Prepared)> {
                 .map(|number| START + 20 * number)
                 .collect();
             let mut n_values = 0;
+            let mut sum = 0;
             let mut document = String::from(PROLOGUE);
             for vm in &vms {
                 begin(&mut document, form, vm.moref(), &stamps);
+                sum += 20 * i64::try_from(samples).unwrap();
                 for (counter, instances) in &asked {
                     let names = if *instances {
                         vm.instances(counter)
@@ -105,10 +109,11 @@ pub(crate) fn prepare(samples: &[usize]) -> Vec<(Form, usize, Prepared)> {
                         let Some(series) = vm.series(counter, name) else {
                             continue;
                         };
-                        let cells: Vec<String> = stamps
-                            .iter()
-                            .map(|stamp| series.value(*stamp).unwrap().to_string())
-                            .collect();
+                        let cells: Vec<i64> =
+                            stamps.iter().map(|stamp| series.value(*stamp).unwrap()).collect();
+                        sum += cells.iter().sum::<i64>();
+                        sum += i64::from(id(counter)) + name.parse::<i64>().unwrap_or(0);
+                        let cells: Vec<String> = cells.iter().map(i64::to_string).collect();
                         n_values += u64::try_from(cells.len()).unwrap();
                         put_series(&mut document, form, id(counter), name, &cells);
                     }
@@ -124,6 +129,7 @@ pub(crate) fn prepare(samples: &[usize]) -> Vec<(Form, usize, Prepared)> {
                     targets: targets.clone(),
                     counters: counters.clone(),
                     n_values,
+                    sum,
                 },
             ));
         }

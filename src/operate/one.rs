@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Chain, Disposition};
 use crate::model::ids::MoRef;
-use crate::model::operation::{Code, End, Operation, State};
+use crate::model::operation::{Action, Code, End, Operation, State};
 use crate::operate::judge;
 use crate::operate::judge::Before;
 use crate::retry::Backoff;
@@ -436,7 +436,8 @@ impl Hands {
                 return Ok(End::Failed(
                     Code::GuestTimeout,
                     format!(
-                        "the guest was asked to and has not done it within {} minutes; it may still, or hang: look at its                          console",
+                        "the guest was asked to and has not done it within {} minutes; it may still, or it hangs: look \
+                         at its console",
                         GUEST.as_secs() / 60
                     ),
                 ));
@@ -447,6 +448,11 @@ impl Hands {
 
     /// Finds out what became of a call whose answer is lost. `sent` is the platform's time just before.
     async fn look(&self, operation: &Operation, sent: Stamp, until: Instant) -> Result<End, Left> {
+        // A guest that heard it shows by going down, in its own time.
+        let window = match operation.action {
+            Action::ShutdownGuest => GUEST,
+            _ => LOOK,
+        };
         let mut give_up: Option<Instant> = None;
         loop {
             let seen = match self.vm_now(operation, until).await? {
@@ -484,7 +490,7 @@ impl Hands {
                 return Ok(end);
             }
             // From the first look on: a platform that was away shows nothing before.
-            let give_up = *give_up.get_or_insert_with(|| Instant::now() + LOOK);
+            let give_up = *give_up.get_or_insert_with(|| Instant::now() + window);
             if Instant::now() >= give_up.min(until) {
                 return Ok(End::Unknown(
                     Code::AnswerLost,

@@ -189,6 +189,7 @@ async fn whoever_writes_the_database_without_the_key_lets_nobody_in_and_raises_n
     for (change, undo) in [
         ("role = 'admin'", "role = 'viewer'"),
         ("platforms = NULL", "platforms = '{west}'"),
+        ("platforms = '{east}'", "platforms = '{west}'"),
         ("platforms = '{west,east}'", "platforms = '{west}'"),
         ("name = 'root'", "name = 'viewer'"),
         (

@@ -3,12 +3,13 @@
 //! Owns: the dispatch, the check of `_this`, the authentication rule of each method. Properties and
 //! performance data are written by their own modules. Never touches a socket.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::calls::Calls;
 use crate::clock::History;
 use crate::grid;
 use crate::perf::Source;
+use crate::perf::prepared::Prepared;
 use crate::properties::{self, Continuation, Obj, Scope, View};
 use crate::rules::{Effects, Rules};
 use crate::session::{Refused, SessionInfo, Sessions};
@@ -39,6 +40,26 @@ pub(crate) struct Service {
     pub(crate) rules: Rules,
     pub(crate) sessions: Sessions,
     pub(crate) calls: Calls,
+    pub(crate) prepared: OnceLock<Prepared>,
+}
+
+impl Service {
+    /// Prepares what QueryPerf will be asked for; only the first time counts.
+    pub(crate) fn prepare(&self, counters: &[usize], ahead: i64) {
+        let (state, history) = self.world.look();
+        let newest = grid::newest_stamp(history.reading.horizon);
+        let source = Source {
+            state: &state,
+            reading: history.reading,
+            not_lived: &history.not_lived,
+            empty_entities: self.spec.empty_entities,
+            max_query_metrics: self.spec.max_query_metrics,
+            prepared: None,
+        };
+        let stamps = newest - grid::RING..grid::ceil(newest + ahead, grid::INTERVAL);
+        self.prepared
+            .get_or_init(|| Prepared::new(&source, counters, stamps));
+    }
 }
 
 /// A successful answer.
@@ -189,6 +210,7 @@ impl Context<'_> {
             | Call::DestroyPropertyFilter
             | Call::WaitForUpdatesEx { .. }
             | Call::CancelWaitForUpdates
+            | Call::Fetch { .. }
             | Call::ReadNextTasks { .. }
             | Call::RewindCollector
             | Call::DestroyCollector
@@ -227,6 +249,16 @@ impl Context<'_> {
                 let rest = sessions.take_token(session, token);
                 rest.ok_or_else(|| Fault::invalid_property("token"))?;
             }
+            Call::Fetch { path } => {
+                let this = &self.request.this;
+                if this.kind == "ServiceInstance" && path == "content" {
+                    self.service_content(out);
+                    return Ok(());
+                }
+                let object = properties::named(self.state, this).or_else(|| self.views()(this));
+                let object = object.ok_or_else(|| Fault::not_found(&this.kind, &this.value))?;
+                properties::fetch(out, &self.scope(), &object, path)?;
+            }
             Call::CreateContainerView {
                 container,
                 kinds,
@@ -259,7 +291,9 @@ impl Context<'_> {
             Call::CreateCollectorForTasks { .. }
             | Call::ReadNextTasks { .. }
             | Call::RewindCollector
-            | Call::DestroyCollector => self.task_history(out, session)?,
+            | Call::DestroyCollector => {
+                history::answer(self.service, self.state, self.request, session, out)?
+            }
             Call::QueryOptions { name } => self.options(out, name.as_deref())?,
             Call::QueryPerfProviderSummary { entity } => {
                 self.perf(|source| source.provider(out, entity))?;
@@ -286,6 +320,7 @@ impl Context<'_> {
             not_lived: &self.history.not_lived,
             empty_entities: self.service.spec.empty_entities,
             max_query_metrics: self.service.spec.max_query_metrics,
+            prepared: self.service.prepared.get(),
         })
     }
 
@@ -350,46 +385,6 @@ impl Context<'_> {
                 }
             }
             _ => {}
-        }
-        Ok(())
-    }
-
-    /// The methods of the task history.
-    fn task_history(&self, out: &mut String, session: &str) -> Result<(), Fault> {
-        let sessions = &self.service.sessions;
-        let this = &self.request.this;
-        let unknown = || Fault::not_found(&this.kind, &this.value);
-        let collector = || {
-            let found = sessions.history(session, &this.value);
-            found
-                .filter(|_| this.kind == "TaskHistoryCollector")
-                .ok_or_else(unknown)
-        };
-        match &self.request.call {
-            Call::CreateCollectorForTasks { filter } => {
-                let made = TaskCollector::new(self.state, filter)?;
-                let made = sessions.add_history(session, made, properties::MAX_COLLECTORS);
-                let made = made.ok_or_else(|| {
-                    Fault::new(
-                        "InvalidState",
-                        "The operation is not allowed in the current state.",
-                    )
-                })?;
-                moref(out, "returnval", "TaskHistoryCollector", &made);
-            }
-            Call::ReadNextTasks { most } => {
-                let found = lock(&*collector()?).next(self.state, *most)?;
-                for number in found {
-                    out.push_str("<returnval>");
-                    properties::task_info(out, self.state, number);
-                    out.push_str("</returnval>\n");
-                }
-            }
-            Call::RewindCollector => lock(&*collector()?).rewind(),
-            _ => {
-                collector()?;
-                sessions.remove_history(session, &this.value);
-            }
         }
         Ok(())
     }

@@ -1,10 +1,13 @@
 //! QueryPerf and the questions around it.
 //!
 //! Owns: which samples a query gets (bounds, ring, roll-ups), which series (wildcards, instances),
-//! and their two text forms. Stores nothing: every value is computed when it is asked for.
+//! and their two text forms. Every value is computed when it is asked for, except those that were [`prepared`].
 
+pub(crate) mod prepared;
 mod reply;
 mod window;
+
+use std::cell::LazyCell;
 
 use crate::clock::{Reading, StampRange};
 use crate::counters::{self, Counter, InstanceClass};
@@ -13,9 +16,11 @@ use crate::properties;
 use crate::rules::{Action, Effects};
 use crate::soap::{Fault, MetricId, QuerySpec, Ref, element, moref};
 use crate::spec::EmptyEntities;
-use crate::truth::{Entity, Withheld, hides};
+use crate::truth::{Entity, Run, Withheld, hides};
 use crate::value::{self, Moment};
 use crate::world::State;
+
+use prepared::Prepared;
 
 /// What a query is answered from.
 pub(crate) struct Source<'a> {
@@ -24,6 +29,7 @@ pub(crate) struct Source<'a> {
     pub(crate) not_lived: &'a [StampRange],
     pub(crate) empty_entities: EmptyEntities,
     pub(crate) max_query_metrics: Option<i32>,
+    pub(crate) prepared: Option<&'a Prepared>,
 }
 
 /// One series that a query asks for.
@@ -34,15 +40,33 @@ struct Wanted {
     which: Which,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Which {
     Aggregate,
     Instance(u32),
 }
 
+impl Wanted {
+    /// Root of the series' values; writes the name of its instance.
+    fn series(&self, root: u64, entity: Entity<'_>, instance: &mut String) -> u64 {
+        self.name(entity, instance);
+        value::series_root(root, counters::catalog().root(self.index), instance)
+    }
+
+    /// Writes the name of its instance.
+    fn name(&self, entity: Entity<'_>, instance: &mut String) {
+        instance.clear();
+        if let Which::Instance(number) = self.which {
+            entity.push_instance(instance, self.counter.class(), number);
+        }
+    }
+}
+
 /// What the rules do to one entity's answer.
 #[derive(Default)]
 struct Twist<'a> {
+    /// There is one of the others.
+    any: bool,
     omit: bool,
     descending: bool,
     minus_one: Vec<Option<&'a str>>,
@@ -155,30 +179,39 @@ impl<'a> Source<'a> {
             stamps.reverse();
         }
         let root = value::entity_root(self.state.truth.seed, entity.moref());
-        let runs = stamps.iter().filter_map(|stamp| {
-            let run = entity.run_at(*stamp)?;
-            Some((entity.moment(*stamp, run, root), run.vcpus))
+        let runs: Vec<(i64, &Run)> = stamps
+            .iter()
+            .filter_map(|stamp| Some((*stamp, entity.run_at(*stamp)?)))
+            .collect();
+        let threads = runs.iter().map(|(_, run)| run.vcpus).max().unwrap_or(0);
+        let moments = LazyCell::new(|| -> Vec<(Moment, u32)> {
+            let moment = |(stamp, run): &(i64, &Run)| (entity.moment(*stamp, run, root), run.vcpus);
+            runs.iter().map(moment).collect()
         });
-        let moments: Vec<(Moment, u32)> = runs.collect();
-        let threads = moments.iter().map(|m| m.1).max().unwrap_or(0);
         let hidden: Vec<&Withheld> = entity
             .withheld()
             .filter(|w| w.until.is_none_or(|until| self.reading.horizon < until))
             .collect();
         let told = stamps.iter().map(|stamp| stamp + twist.off_grid);
         reply::begin(out, spec, entity.kind().type_name(), told, INTERVAL);
-        let length = moments.len().saturating_sub(twist.short);
+        let length = runs.len().saturating_sub(twist.short);
+        let as_it_is = spec.csv && !twist.any && hidden.is_empty();
+        let window = self.prepared.filter(|_| as_it_is).and_then(|prepared| {
+            let index = *self.state.live.get(entity.moref())?;
+            prepared.window(index, entity, &stamps)
+        });
         let mut instance = String::new();
         for wanted in self.wanted(&spec.metrics, entity, threads) {
-            instance.clear();
-            let aggregate = wanted.which == Which::Aggregate;
-            if let Which::Instance(number) = wanted.which {
-                entity.push_instance(&mut instance, wanted.counter.class(), number);
+            if let Some(cells) = window.as_ref().and_then(|window| window.cells(&wanted)) {
+                wanted.name(entity, &mut instance);
+                reply::prepared(out, wanted.key, &instance, cells);
+                continue;
             }
+            let aggregate = wanted.which == Which::Aggregate;
+            let series = wanted.series(root, entity, &mut instance);
             let name = counters::catalog().name(wanted.index);
             let hidden: Vec<&&Withheld> = hidden.iter().filter(|w| w.counter == name).collect();
             let constant = twist.value(name);
-            let series = value::series_root(root, counters::catalog().root(wanted.index), &instance);
             let cells = moments.iter().map(|(moment, vcpus)| match constant {
                 Some(value) => value,
                 None => {
@@ -231,10 +264,7 @@ impl<'a> Source<'a> {
         let mut instance = String::new();
         let threads = entity.record().runs.last().map_or(0, |run| run.vcpus);
         for wanted in self.wanted(&spec.metrics, entity, threads) {
-            instance.clear();
-            if let Which::Instance(number) = wanted.which {
-                entity.push_instance(&mut instance, wanted.counter.class(), number);
-            }
+            wanted.name(entity, &mut instance);
             let level = match wanted.which {
                 Which::Aggregate => wanted.counter.level,
                 Which::Instance(_) => wanted.counter.device_level,
@@ -367,6 +397,7 @@ impl<'a> Twist<'a> {
             return twist;
         }
         for action in effects.on(moref) {
+            twist.any = true;
             match action {
                 Action::Descending => twist.descending = true,
                 Action::OmitEntity => twist.omit = true,

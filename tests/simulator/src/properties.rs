@@ -10,7 +10,7 @@ mod paths;
 mod tasks;
 mod track;
 
-pub(crate) use collect::{Continuation, Scope, View, retrieve, write_page};
+pub(crate) use collect::{Continuation, Scope, View, fetch, retrieve, write_page};
 pub(crate) use objects::{Obj, exists, named, resolve};
 pub(crate) use paths::MAX_COLLECTORS;
 pub(crate) use tasks::info as task_info;

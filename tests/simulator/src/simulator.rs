@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::calls::Calls;
 use crate::clock::Clock;
 use crate::control;
+use crate::counters;
 use crate::methods::Service;
 use crate::rules::Rules;
 use crate::server::{self, Port};
@@ -87,6 +89,7 @@ impl Simulator {
             world,
             rules: Rules::default(),
             calls: Calls::default(),
+            prepared: OnceLock::new(),
             spec,
         });
         let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
@@ -205,6 +208,18 @@ impl Simulator {
     #[must_use]
     pub fn truth(&self) -> Truth {
         self.world().truth()
+    }
+
+    /// Writes the real-time cells of these counters (`group.name.rollup`, aggregates and instances) before they are
+    /// asked for, from an hour ago until `ahead` of now, for a bench that does not want to measure the simulator. Takes
+    /// some 5 bytes of text and 4 of index per cell. Counters that it does not know are left out.
+    pub fn prepare(&self, counters: &[&str], ahead: Duration) {
+        let indices: Vec<usize> = counters
+            .iter()
+            .filter_map(|name| counters::catalog().find(name))
+            .collect();
+        let ahead = i64::try_from(ahead.as_secs()).unwrap_or(i64::MAX);
+        self.shared.service.prepare(&indices, ahead);
     }
 
     /// `false`: connections to the SDK port are refused and open ones are closed. `true`: back again

@@ -18,6 +18,7 @@ use crate::grid;
 use crate::spec::{PlatformKind, Spec};
 use crate::truth::{EntityKind, EntityRecord, Late, Run, Truth, Unreachable, Withheld};
 
+mod guests;
 mod inventory;
 mod operations;
 mod snapshots;
@@ -328,6 +329,8 @@ pub(crate) struct State {
     /// Values of custom attributes, by VM and place of the name.
     pub(crate) attributes: BTreeMap<(usize, usize), String>,
     pub(crate) tasks: Tasks,
+    /// What guests will do.
+    agenda: Vec<guests::Appointment>,
     next_vm: usize,
     spec: Spec,
 }

@@ -1,8 +1,10 @@
 //! The task history: collectors that read it.
 //!
-//! Owns: which tasks a collector's filter is about, and how far it has read. Collectors live in their session.
+//! Owns: their methods, which tasks a collector's filter is about, and how far it has read. Collectors live in their session.
 
-use crate::soap::{Fault, TaskFilter};
+use super::{Service, lock};
+use crate::properties;
+use crate::soap::{Call, Fault, Request, TaskFilter, moref};
 use crate::spec::PlatformKind;
 use crate::truth::EntityKind;
 use crate::world::{State, Task, TaskState};
@@ -34,8 +36,51 @@ enum Time {
     Completed,
 }
 
+/// Answers a method of the task history; writes the result.
+pub(super) fn answer(
+    service: &Service,
+    state: &State,
+    request: &Request<'_>,
+    session: &str,
+    out: &mut String,
+) -> Result<(), Fault> {
+    let (sessions, this) = (&service.sessions, &request.this);
+    let collector = || {
+        let found = sessions.history(session, &this.value);
+        found
+            .filter(|_| this.kind == "TaskHistoryCollector")
+            .ok_or_else(|| Fault::not_found(&this.kind, &this.value))
+    };
+    match &request.call {
+        Call::CreateCollectorForTasks { filter } => {
+            let made = TaskCollector::new(state, filter)?;
+            let made = sessions.add_history(session, made, properties::MAX_COLLECTORS);
+            let made = made.ok_or_else(|| {
+                Fault::new(
+                    "InvalidState",
+                    "The operation is not allowed in the current state.",
+                )
+            })?;
+            moref(out, "returnval", "TaskHistoryCollector", &made);
+        }
+        Call::ReadNextTasks { most } => {
+            for number in lock(&*collector()?).next(state, *most)? {
+                out.push_str("<returnval>");
+                properties::task_info(out, state, number);
+                out.push_str("</returnval>\n");
+            }
+        }
+        Call::RewindCollector => lock(&*collector()?).rewind(),
+        _ => {
+            collector()?;
+            sessions.remove_history(session, &this.value);
+        }
+    }
+    Ok(())
+}
+
 impl TaskCollector {
-    pub(super) fn new(state: &State, filter: &TaskFilter<'_>) -> Result<Self, Fault> {
+    fn new(state: &State, filter: &TaskFilter<'_>) -> Result<Self, Fault> {
         if state.kind() == PlatformKind::Esxi {
             return Err(Fault::new(
                 "NotSupported",
@@ -62,12 +107,12 @@ impl TaskCollector {
         })
     }
 
-    pub(super) fn rewind(&mut self) {
+    fn rewind(&mut self) {
         self.read = 0;
     }
 
     /// Numbers of the next tasks, oldest first.
-    pub(super) fn next(&mut self, state: &State, most: i32) -> Result<Vec<u64>, Fault> {
+    fn next(&mut self, state: &State, most: i32) -> Result<Vec<u64>, Fault> {
         let most = usize::try_from(most)
             .ok()
             .filter(|most| (1..=MAX_PAGE).contains(most));

@@ -48,15 +48,7 @@ pub(super) fn series(
     cells: impl Iterator<Item = Option<i64>>,
 ) {
     let mut digits = itoa::Buffer::new();
-    out.push_str(if csv {
-        "<value><id><counterId>"
-    } else {
-        "<value xsi:type=\"PerfMetricIntSeries\"><id><counterId>"
-    });
-    out.push_str(digits.format(key));
-    out.push_str("</counterId><instance>");
-    escape(out, instance);
-    out.push_str("</instance></id>");
+    identity(out, csv, key, instance);
     if csv {
         out.push_str("<value>");
         for (number, cell) in cells.enumerate() {
@@ -77,6 +69,26 @@ pub(super) fn series(
         }
     }
     out.push_str("</value>\n");
+}
+
+/// A series in `csv` form whose cells are text already.
+pub(super) fn prepared(out: &mut String, key: i32, instance: &str, cells: &str) {
+    identity(out, true, key, instance);
+    out.push_str("<value>");
+    out.push_str(cells);
+    out.push_str("</value></value>\n");
+}
+
+fn identity(out: &mut String, csv: bool, key: i32, instance: &str) {
+    out.push_str(if csv {
+        "<value><id><counterId>"
+    } else {
+        "<value xsi:type=\"PerfMetricIntSeries\"><id><counterId>"
+    });
+    out.push_str(itoa::Buffer::new().format(key));
+    out.push_str("</counterId><instance>");
+    escape(out, instance);
+    out.push_str("</instance></id>");
 }
 
 pub(super) fn end(out: &mut String) {

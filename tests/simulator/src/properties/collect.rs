@@ -122,9 +122,14 @@ pub(crate) fn retrieve(
                     continue;
                 }
                 let mut paths: Vec<String> = Vec::new();
-                for path in matching.iter().flat_map(|set| &set.paths) {
+                let named = matching
+                    .iter()
+                    .flat_map(|set| set.paths.iter().map(|path| &**path));
+                let whole = matching.iter().filter(|set| set.all);
+                let whole = whole.flat_map(|set| paths::whole(&set.kind).iter().copied());
+                for path in named.chain(whole) {
                     if !paths.iter().any(|known| known == path) {
-                        paths.push(path.clone().into_owned());
+                        paths.push(path.to_owned());
                     }
                 }
                 let number = wanted.iter().position(|known| *known == paths);
@@ -145,7 +150,7 @@ pub(crate) fn retrieve(
 
 /// A type or path that does not exist fails the whole call.
 fn check(set: &PropSet<'_>) -> Result<(), Fault> {
-    if set.all {
+    if set.all && paths::whole(&set.kind).is_empty() {
         return Err(Fault::new(
             "NotSupported",
             "This simulator has no all=true; name the paths.",
@@ -245,6 +250,25 @@ pub(crate) fn write_page(scope: &Scope<'_>, mut from: Continuation) -> Page {
         count,
         rest: (!from.rest.is_empty()).then_some(from),
     }
+}
+
+/// Writes one property of an object as a call's result; nothing where it is unset.
+pub(crate) fn fetch(out: &mut String, scope: &Scope<'_>, object: &Obj, path: &str) -> Result<(), Fault> {
+    let kind = object.kind(scope.state);
+    if !paths::has(kind, path).unwrap_or_default() && !paths::is_composite(kind, path) {
+        return Err(Fault::invalid_property(path));
+    }
+    let mut value = String::new();
+    paths::write(&mut value, scope, object, path);
+    if let Some(rest) = value
+        .strip_prefix("<val")
+        .and_then(|rest| rest.strip_suffix("</val>"))
+    {
+        out.push_str("<returnval");
+        out.push_str(rest);
+        out.push_str("</returnval>");
+    }
+    Ok(())
 }
 
 /// Whether a rule keeps a property back; with its `missingSet`, where the rule gives a fault.

@@ -353,6 +353,14 @@ pub(super) fn of_type(kind: &str) -> Option<&'static [&'static str]> {
     })
 }
 
+/// What `all` means for a type; empty = it has too much for that here.
+pub(super) fn whole(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "Task" => &["info"],
+        _ => &[],
+    }
+}
+
 pub(super) fn is_composite(kind: &str, path: &str) -> bool {
     COMPOSITES.iter().any(|row| row.0 == kind && row.1 == path)
 }

@@ -46,6 +46,10 @@ pub(crate) enum Call<'a> {
     CancelRetrievePropertiesEx {
         token: Text<'a>,
     },
+    /// One property of `_this`, as pyvmomi reads them.
+    Fetch {
+        path: Text<'a>,
+    },
     CreateContainerView {
         container: Ref<'a>,
         kinds: Vec<Text<'a>>,
@@ -399,6 +403,9 @@ fn arguments<'a>(cursor: &mut Cursor<'a>, method: &str) -> Result<Call<'a>, Refu
         "CancelRetrievePropertiesEx" => Call::CancelRetrievePropertiesEx {
             token: cursor.required("token", method)?,
         },
+        "Fetch" => Call::Fetch {
+            path: cursor.required("prop", method)?,
+        },
         "CreateContainerView" => {
             let container = reference(cursor, "container", method)?;
             let mut kinds = Vec::new();
@@ -438,6 +445,12 @@ fn arguments<'a>(cursor: &mut Cursor<'a>, method: &str) -> Result<Call<'a>, Refu
                 max_updates,
             }
         }
+        // The older one, which has no options.
+        "WaitForUpdates" => Call::WaitForUpdatesEx {
+            version: cursor.optional("version")?.unwrap_or_default(),
+            max_wait: None,
+            max_updates: None,
+        },
         "CancelWaitForUpdates" => Call::CancelWaitForUpdates,
         "QueryOptions" => Call::QueryOptions {
             name: cursor.optional("name")?,

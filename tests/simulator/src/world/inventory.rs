@@ -273,6 +273,7 @@ pub(super) fn build(spec: &Spec, clock: &Clock) -> State {
         fields: Vec::new(),
         attributes: BTreeMap::new(),
         tasks: Tasks::default(),
+        agenda: Vec::new(),
         next_vm: spec.vms + spec.templates,
         spec: spec.clone(),
     }

@@ -322,13 +322,11 @@ impl State {
             Operation::PowerOn => self.power(&vm, PowerState::PoweredOn, at),
             Operation::PowerOff | Operation::ShutdownGuest => self.power(&vm, PowerState::PoweredOff, at),
             Operation::Suspend => self.power(&vm, PowerState::Suspended, at),
-            Operation::Reset => {
+            Operation::Reset | Operation::RebootGuest => {
                 let away = clock::micros(self.spec.guest_boot);
                 self.boot_guest(on.vm, at, away);
                 Ok(vm)
             }
-            // Who asked for it also said how long the guest is away.
-            Operation::RebootGuest => Ok(vm),
             Operation::CreateSnapshot {
                 name,
                 description,

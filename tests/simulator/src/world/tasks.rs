@@ -1,6 +1,6 @@
-//! Tasks: what the server is busy with and what it was busy with lately, and what guests were told to do.
+//! Tasks: what the server is busy with and what it was busy with lately.
 //!
-//! Owns: the life of a task from its order to its disappearance, and the agenda of the guests. Time moves them on:
+//! Owns: the acceptance of an operation, and the life of a task from its order to its disappearance. Time moves it on:
 //! [`State::settle`] lets everything happen that is due, each at its own time, before anyone looks at the world.
 //! Never knows what an operation does.
 
@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::State;
+use super::guests::Appointment;
 use super::operations::{Operation, OperationRecord, Target, Trouble};
-use super::{PowerState, State};
 use crate::clock::Reading;
 use crate::grid::MICROS;
 use crate::spec::PlatformKind;
@@ -135,26 +136,8 @@ pub(crate) struct Tasks {
     present: BTreeMap<u64, Task>,
     /// Of the others, what the history remembers.
     past: VecDeque<(u64, Task)>,
-    /// What guests will do.
-    agenda: Vec<Appointment>,
     /// Every operation that was accepted, in order.
     pub(super) log: Vec<OperationRecord>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Appointment {
-    at: i64,
-    vm: usize,
-    what: GuestDoes,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum GuestDoes {
-    /// Place in the log.
-    ShutDown(usize),
-    /// Place in the log, and how long it is away.
-    Reboot(usize, i64),
-    ComeUp,
 }
 
 enum Due {
@@ -230,8 +213,8 @@ impl State {
             let next = if asked { i64::MAX } else { task.next };
             (next.min(task.gone), Due::Task(*number))
         });
-        let guests = self.tasks.agenda.iter().enumerate();
-        let guests = guests.map(|(place, appointment)| (appointment.at, Due::Guest(place)));
+        let guests = self.agenda.iter().enumerate();
+        let guests = guests.map(|(place, Appointment { at, .. })| (*at, Due::Guest(place)));
         let first = tasks.chain(guests).min_by_key(|(at, _)| *at);
         first.filter(|(at, _)| *at < i64::MAX)
     }
@@ -293,14 +276,7 @@ impl State {
                 return Err(trouble);
             }
             self.tasks.log.push(record);
-            if let Some(after) = plan.guest_after {
-                let what = match &operation {
-                    Operation::RebootGuest => GuestDoes::Reboot(place, plan.guest_away),
-                    _ => GuestDoes::ShutDown(place),
-                };
-                let at = reading.horizon.saturating_add(after);
-                self.tasks.agenda.push(Appointment { at, vm: on.vm, what });
-            }
+            self.tell_guest(on.vm, place, &operation, &plan, reading.horizon);
             return Ok(None);
         }
         if plan.told != Some(Told::Task) && self.busy(on.vm).is_some() {
@@ -366,48 +342,6 @@ impl State {
             if task.on.vm == vm && task.state == TaskState::Running {
                 task.next = task.next.max(horizon);
             }
-        }
-    }
-
-    /// A guest starts: its tools are away until it is up.
-    pub(super) fn boot_guest(&mut self, vm: usize, at: i64, away: i64) {
-        let coming_up = |one: &Appointment| one.vm == vm && one.what == GuestDoes::ComeUp;
-        self.tasks.agenda.retain(|one| !coming_up(one));
-        if let Some((details, _)) = self.vm_mut(vm) {
-            details.guest_up = away == 0;
-        }
-        if away > 0 {
-            let at = at.saturating_add(away);
-            let what = GuestDoes::ComeUp;
-            self.tasks.agenda.push(Appointment { at, vm, what });
-        }
-    }
-
-    fn keep_appointment(&mut self, place: usize, time: i64) {
-        let Appointment { at, vm, what } = self.tasks.agenda.swap_remove(place);
-        // A guest that is gone, or gone down by now, does nothing.
-        let running = self.vm(vm).is_some_and(|vm| vm.power == PowerState::PoweredOn);
-        let mut record = None;
-        match what {
-            GuestDoes::ComeUp => {
-                if let Some((details, _)) = self.vm_mut(vm) {
-                    details.guest_up = true;
-                }
-            }
-            GuestDoes::ShutDown(place) if running => {
-                let moref = self.moref(vm);
-                // It runs: nothing is left that could refuse.
-                let down = self.power(&moref, PowerState::PoweredOff, at);
-                record = down.is_ok().then_some(place);
-            }
-            GuestDoes::Reboot(place, away) if running => {
-                self.boot_guest(vm, at, away);
-                record = Some(place);
-            }
-            GuestDoes::ShutDown(_) | GuestDoes::Reboot(..) => {}
-        }
-        if let Some(record) = record.and_then(|place| self.tasks.log.get_mut(place)) {
-            record.effect_at = Some(time);
         }
     }
 

@@ -16,10 +16,13 @@
 
 mod changes;
 mod desk;
+mod history;
 mod inventory;
 mod power;
+mod refusals;
 mod snapshots;
 mod support;
+mod tasks;
 
 use std::time::Duration;
 
@@ -27,7 +30,9 @@ use support::{Client, all, csv, envelope, one, spec, time};
 use vsphere_simulator::clock::StampRange;
 use vsphere_simulator::rules::{Action, Rule};
 use vsphere_simulator::truth::Withheld;
-use vsphere_simulator::{ClockMode, EmptyEntities, EntityKind, HostLink, RingFate, Simulator, Spec, TlsMode};
+use vsphere_simulator::{
+    ClockMode, EmptyEntities, EntityKind, Event, HostLink, RingFate, Simulator, Spec, TlsMode,
+};
 
 /// 2026-11-23 10:00:05 UTC: the newest published sample is 10:00:00.
 const START: i64 = 1_795_428_005;
@@ -120,6 +125,65 @@ async fn the_ring_moves_with_the_clock() {
     let newest = START - 5 + 600;
     let recent: Vec<i64> = forward.stamps.iter().copied().filter(|s| *s > newest).collect();
     assert_eq!(recent, [newest + 140, newest + 160]);
+    sim.shutdown().await;
+}
+
+#[tokio::test]
+async fn prepared_cells_are_those_that_would_be_computed() {
+    let sim = start(frozen()).await;
+    let client = Client::login(&sim).await;
+    let keys = client.counters().await;
+    let metrics = [
+        (keys["cpu.ready.summation"], "*"),
+        (keys["cpu.usage.average"], ""),
+        (keys["virtualDisk.totalReadLatency.average"], "*"),
+        (keys["net.received.average"], "*"),
+        (keys["sys.uptime.latest"], ""),
+    ];
+    let csv = "<intervalId>20</intervalId><format>csv</format>";
+    let ask = async |bounds: &str| {
+        let query = spec("VirtualMachine", "vm-10005", bounds, &metrics, csv);
+        client.perf(&query).await.body
+    };
+    let windows = ["", "<maxSample>1</maxSample>", "<maxSample>7</maxSample>"];
+    let mut computed = Vec::new();
+    for window in windows {
+        computed.push(ask(window).await);
+    }
+    // One counter is left out: it is computed beside the others.
+    sim.prepare(
+        &[
+            "cpu.ready.summation",
+            "cpu.usage.average",
+            "virtualDisk.totalReadLatency.average",
+            "sys.uptime.latest",
+        ],
+        Duration::from_secs(120),
+    );
+    for (window, computed) in windows.iter().zip(&computed) {
+        assert!(computed.contains("<value>"), "{computed}");
+        assert_eq!(&ask(window).await, computed);
+    }
+    // A VM that has changed since, and what lies past the prepared span, are computed as always.
+    let fresh = start(frozen()).await;
+    let other = Client::login(&fresh).await;
+    let query = |bounds: &str| spec("VirtualMachine", "vm-10005", bounds, &metrics, csv);
+    for seconds in [30, 600] {
+        for sim in [&sim, &fresh] {
+            let vm = "vm-10005".to_owned();
+            sim.world()
+                .apply(Event::PowerOff { vm: vm.clone() })
+                .expect("off");
+            sim.clock().advance(Duration::from_secs(seconds));
+            sim.world().apply(Event::PowerOn { vm }).expect("on");
+            sim.clock().advance(Duration::from_secs(seconds));
+        }
+        for window in ["<maxSample>1</maxSample>", "<maxSample>40</maxSample>"] {
+            let as_prepared = client.perf(&query(window)).await.body;
+            assert_eq!(as_prepared, other.perf(&query(window)).await.body);
+        }
+    }
+    fresh.shutdown().await;
     sim.shutdown().await;
 }
 

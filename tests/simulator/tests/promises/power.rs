@@ -131,13 +131,19 @@ async fn guests_obey_after_a_time_or_never_and_only_where_tools_run() {
     );
     assert_eq!(desk.refused("ShutdownGuest").await, "InvalidPowerState");
 
-    // A guest that was told, and is off for another reason when it would obey.
+    // A guest that was told, and is off, or another one, when it would obey.
     desk.task("PowerOnVM_Task", "").await;
     assert_eq!(desk.tools().await, "guestToolsNotRunning");
     desk.advance(40);
     desk.vm("ShutdownGuest", "").await;
     desk.task("PowerOffVM_Task", "").await;
+    desk.task("PowerOnVM_Task", "").await;
     desk.advance(100);
+    assert_eq!(desk.power().await, "poweredOn");
+    desk.vm("ShutdownGuest", "").await;
+    desk.task("PowerOffVM_Task", "").await;
+    desk.advance(100);
+    assert_eq!(desk.simulator.world().operations()[6].effect_at, None);
     assert_eq!(desk.simulator.world().operations()[3].effect_at, None);
     desk.task("PowerOnVM_Task", "").await;
     desk.advance(40);
