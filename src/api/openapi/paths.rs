@@ -137,6 +137,7 @@ const REMOVAL: &[&str] = &[
 /// Words that changes of a platform's address have.
 const CHANGE: &[&str] = &[
     "nothing_to_change",
+    "password_needed",
     "provisioned",
     "changed_meanwhile",
     "no_password",
@@ -537,7 +538,7 @@ fn describe(method: &str, path: &str) -> Option<Described> {
         ("PATCH", "/platforms/{id}/") => changed(
             "changePlatform",
             "Changes how a platform is reached, and whether it is collected",
-            "Tried with the stored password before it is kept. With `revision`, only if nobody else changed it since.",
+            "Tried before it is kept. Another host, port or trust needs the password anew: the stored one is sent nowhere else. With `revision`, only if nobody else changed it since.",
             Some(("PlatformChange", true)),
             (200, Some("KeptPlatform")),
             CHANGE,

@@ -135,6 +135,11 @@ pub const CODES: &[Code] = &[
     code(422, "bad_value", "a text is too long or holds control characters"),
     code(
         422,
+        "password_needed",
+        "the password would go to another server, or on a way that is trusted otherwise; give it anew",
+    ),
+    code(
+        422,
         "trial_failed",
         "the platform could not be collected like this, so nothing was kept; the detail says why",
     ),

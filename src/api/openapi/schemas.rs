@@ -429,11 +429,14 @@ fn new_platform() -> Value {
 }
 
 fn platform_change() -> Value {
-    let mut properties: Vec<(&str, bool, Value)> = vec![(
-        "revision",
-        false,
-        json!({ "type": "integer", "format": "int64", "description": "Change it only if it is still in this revision." }),
-    )];
+    let mut properties: Vec<(&str, bool, Value)> = vec![
+        (
+            "revision",
+            false,
+            json!({ "type": "integer", "format": "int64", "description": "Change it only if it is still in this revision." }),
+        ),
+        ("password", false, password()),
+    ];
     properties.extend(address().into_iter().map(|(name, schema)| (name, false, schema)));
     object(
         "What is to be another value than it is; what is absent stays.",

@@ -135,6 +135,8 @@ body! {
         host: Option<String>,
         #[serde(default, deserialize_with = "given")]
         user: Option<String>,
+        #[serde(default, deserialize_with = "given")]
+        password: Option<String>,
         #[serde(default, deserialize_with = "whole")]
         revision: Option<i64>,
     }
@@ -266,7 +268,8 @@ async fn edit(
     Registrar::check_own(&platform)?;
     let wanted = change.change(change.host.as_ref(), change.user.as_ref())?;
     let moves = wanted != Change::default();
-    if !moves && change.active.is_none() {
+    let new = change.password.map(password).transpose()?;
+    if !moves && new.is_none() && change.active.is_none() {
         return Err(Problem::unprocessable(
             "nothing_to_change",
             "Say what is to be another value, such as {\"host\": \"vcenter-2.example.com\"}.",
@@ -283,19 +286,28 @@ async fn edit(
         })
         .into());
     }
+    // The stored password goes where it went before and nowhere else: who may change a platform may not read it.
+    if goes_elsewhere(&platform.address, &address) && new.is_none() {
+        return Err(Problem::unprocessable(
+            "password_needed",
+            "Where the password goes, or which certificate is trusted on the way, is to be another: give the password anew.",
+        ));
+    }
     let audit = Changing {
         context: &context,
         caller: &caller,
         platform: &platform.name,
         before: Some(json!({ "address": audited(&platform.address), "active": platform.is_active })),
-        after: Some(json!({ "address": audited(&address), "active": change.active })),
+        after: Some(json!({
+            "address": audited(&address), "active": change.active, "password": new.as_ref().map(|_| "set"),
+        })),
     };
     let trial = audit
         .audited(async {
-            let trial = if moves {
+            let trial = if moves || new.is_some() {
                 context
                     .registrar()
-                    .edit(&platform, &address, None, change.untested)
+                    .edit(&platform, &address, new.as_ref(), change.untested)
                     .await?
             } else {
                 None
@@ -530,6 +542,11 @@ impl Changing<'_> {
         }
         result
     }
+}
+
+/// Whether a password would be shown to another server, or on a way that is trusted otherwise.
+fn goes_elsewhere(now: &Address, then: &Address) -> bool {
+    (&now.host, now.port, &now.trust) != (&then.host, then.port, &then.trust)
 }
 
 /// How a platform is reached, for the audit log: no secrets are among this.

@@ -103,6 +103,23 @@ async fn a_platform_is_tried_kept_changed_and_removed_and_its_password_shows_now
         )
         .await;
     assert_eq!((stale.status, stale.code().as_str()), (409, "changed_meanwhile"));
+    // The stored password is sent to where it was sent before, and nowhere else.
+    for elsewhere in [
+        json!({ "host": "localhost", "untested": true }),
+        json!({ "port": 1, "untested": true }),
+        json!({ "tls_verify": false }),
+    ] {
+        let answer = desk.send("PATCH", &platform, elsewhere.clone()).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (422, "password_needed"),
+            "{elsewhere}"
+        );
+    }
+    let (port, ca) = (desk.simulator.addr().port(), desk.simulator.ca_pem());
+    let anew = json!({ "host": "localhost", "port": port, "ca_pem": ca, "password": password });
+    let moved = desk.send("PATCH", &platform, anew).await;
+    assert_eq!(moved.status, 200, "{moved:?}");
     let nothing = desk.send("PATCH", &platform, json!({})).await;
     assert_eq!(
         (nothing.status, nothing.code().as_str()),
@@ -162,6 +179,8 @@ async fn a_platform_is_tried_kept_changed_and_removed_and_its_password_shows_now
             "set_credentials outcome error trial_failed",
             "set_credentials intent",
             "set_credentials outcome ok",
+            "change_platform intent",
+            "change_platform outcome ok",
             "change_platform intent",
             "change_platform outcome ok",
             "pause_platform intent",
