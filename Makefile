@@ -26,7 +26,7 @@ demo: private ## simulator, database and collector with live rows, until Ctrl-C 
 test: setup ## all tests, against a private TimescaleDB
 	VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
 
-interop: private ## the inventory of vcsim as it is stored, held against what pyvmomi reads; needs python3
+interop: private ## inventory and actions on vcsim against what pyvmomi reads, the API against its document; needs python3, 6 minutes
 	cargo build --locked --bin virt-collector
 	VIRT_TEST_VCSIM=$(vcsim) $(cluster) run interop tests/interop/run
 

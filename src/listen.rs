@@ -54,7 +54,7 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 pub const LIFETIME: Duration = Duration::from_secs(120);
 
 /// What a request in progress gets when the lifetime is over; more than the longest request takes.
-pub const LAST_REQUEST: Duration = Duration::from_secs(60);
+pub const LAST_REQUEST: Duration = Duration::from_secs(90);
 
 /// The whole header of a request.
 pub const HEADER_BYTES: usize = 16 * 1024;

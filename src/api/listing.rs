@@ -236,10 +236,10 @@ impl List {
     fn after(&self, cursor: &str) -> Result<i32, Problem> {
         let key = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| {
             let text = String::from_utf8(bytes).ok()?;
-            let (of, key) = text.split_once(':')?;
+            let (_, key) = text.split_once(':')?;
             let key: i32 = key.parse().ok()?;
-            // As it was written, and no other way.
-            (of == self.of && key > 0 && self.cursor(key) == cursor).then_some(key)
+            // As this list writes it, and no other way.
+            (key > 0 && self.cursor(key) == cursor).then_some(key)
         });
         key.ok_or_else(|| {
             Problem::bad_request(

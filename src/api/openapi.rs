@@ -85,3 +85,157 @@ pub fn text() -> Bytes {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
     TEXT.clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::api::rights::ROUTES;
+
+    /// Every object with `$ref`, and every operation of a link.
+    fn walk(value: &Value, found: &mut dyn FnMut(&str, &str)) {
+        match value {
+            Value::Object(object) => {
+                for (name, value) in object {
+                    if let Value::String(text) = value {
+                        found(name, text);
+                    }
+                    walk(value, found);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| walk(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_document_has_every_route_and_no_other() {
+        let document = document();
+        let mut documented = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                documented.insert(format!("{} {path}", method.to_ascii_uppercase()));
+            }
+        }
+        let served: BTreeSet<String> = ROUTES
+            .iter()
+            .map(|route| format!("{} {}", route.method, route.path))
+            .collect();
+        assert_eq!(documented, served);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_operation_has_one_name() {
+        let document = document();
+        let mut operations = Vec::new();
+        for methods in document["paths"].as_object().unwrap().values() {
+            for operation in methods.as_object().unwrap().values() {
+                operations.push(operation["operationId"].as_str().unwrap().to_owned());
+                assert!(!operation["summary"].as_str().unwrap().is_empty());
+            }
+        }
+        let unique: BTreeSet<&String> = operations.iter().collect();
+        assert_eq!(unique.len(), operations.len());
+        let mut references = 0;
+        walk(&document["paths"], &mut |name, text| match name {
+            "$ref" => {
+                references += 1;
+                let pointer = text.strip_prefix('#').unwrap();
+                assert!(document.pointer(pointer).is_some(), "{text}");
+            }
+            "operationId" => assert!(unique.contains(&text.to_owned()), "{text}"),
+            _ => {}
+        });
+        assert!(references > 100);
+        walk(&document["components"], &mut |name, text| {
+            if name == "$ref" {
+                assert!(
+                    document.pointer(text.strip_prefix('#').unwrap()).is_some(),
+                    "{text}"
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn every_schema_has_an_example_with_members_that_it_knows() {
+        let document = document();
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            if matches!(
+                name.as_str(),
+                "HostMetrics" | "VmMetrics" | "Nothing" | "Document"
+            ) {
+                continue;
+            }
+            let example = schema["examples"][0]
+                .as_object()
+                .unwrap_or_else(|| panic!("{name} has no example"));
+            let known: BTreeSet<&String> = schema["properties"].as_object().unwrap().keys().collect();
+            let shown: BTreeSet<&String> = example.keys().collect();
+            assert!(shown.is_subset(&known), "{name}: {:?}", shown.difference(&known));
+            for required in schema["required"].as_array().into_iter().flatten() {
+                assert!(
+                    example.contains_key(required.as_str().unwrap()),
+                    "{name}: {required}"
+                );
+            }
+        }
+    }
+
+    /// Words that stand where problems are made.
+    fn words_in_the_code() -> BTreeSet<String> {
+        fn walk(directory: &std::path::Path, words: &mut BTreeSet<String>) {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, words);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                for made in [
+                    "bad_request(",
+                    "conflict(",
+                    "unprocessable(",
+                    "too_many(",
+                    "unavailable(",
+                    "Problem::new(",
+                ] {
+                    for behind in code.split(made).skip(1) {
+                        let arguments = behind.split(';').next().unwrap().split("format!").next().unwrap();
+                        let word = arguments.split('"').nth(1).unwrap_or_default();
+                        let is_word = word.len() > 3
+                            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                        if is_word {
+                            words.insert(word.to_owned());
+                        }
+                    }
+                }
+            }
+        }
+        let mut words = BTreeSet::new();
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
+        walk(&source.join("routes"), &mut words);
+        for file in ["auth", "extract", "listing", "server", "context", "problem"] {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::copy(
+                source.join(file).with_extension("rs"),
+                directory.path().join("one.rs"),
+            )
+            .unwrap();
+            walk(directory.path(), &mut words);
+        }
+        words
+    }
+
+    #[test]
+    fn every_word_of_a_problem_in_the_code_is_in_the_table() {
+        let known: BTreeSet<String> = CODES.iter().map(|code| code.code.to_owned()).collect();
+        let said = words_in_the_code();
+        assert!(said.len() > 20, "{said:?}");
+        let missing: Vec<&String> = said.difference(&known).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(CODES.is_sorted_by_key(|code| code.status));
+    }
+}

@@ -230,16 +230,18 @@ impl IntoResponse for Problem {
 /// What the database cannot do just now is 503; what it will never do is a defect.
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
+        // Without a connection nothing is wrong with what was asked.
+        let is_away = matches!(error, store::Error::Connect { .. });
         match error.class() {
-            Class::Data | Class::Duplicate | Class::Permanent => Self::internal(Chain(&error)),
-            Class::Connection
-            | Class::Unknown
-            | Class::NotWritable
-            | Class::Full
-            | Class::Retry
-            | Class::Auth
-            | Class::Fenced
-            | Class::Schema => Self::unavailable(
+            Class::Data | Class::Duplicate | Class::Permanent if !is_away => Self::internal(Chain(&error)),
+            Class::Unknown => Self::unavailable(
+                "outcome_unknown",
+                "The connection to the database was lost while this was written: it may have been taken or not. Look, \
+                 or send it again under the same Idempotency-Key.",
+                DATABASE_RETRY,
+            )
+            .because(Chain(&error)),
+            _ => Self::unavailable(
                 "database_unavailable",
                 "The database cannot be used just now; nothing is answered without it.",
                 DATABASE_RETRY,

@@ -3,6 +3,7 @@
 //! Here is what holds for every request, whatever its route: its id, the address it comes from, how many there may be,
 //! that a panic is an answer, that what is not a success is a problem, and what is counted and logged.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -28,7 +29,7 @@ use crate::api::rights;
 use crate::api::routes;
 use crate::config::Network;
 use crate::listen;
-use crate::telemetry::metrics::Denied;
+use crate::telemetry::metrics::{ApiMetrics, Denied};
 use crate::telemetry::seldom::Seldom;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -104,6 +105,11 @@ impl Server {
             let detail = "Too many requests come from this address.";
             return Problem::too_many("rate_limited", detail, wait).into_response();
         }
+        let hosts = request.headers().get_all(header::HOST).iter().count();
+        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+            let detail = "The header Host must stand once.";
+            return Problem::bad_request("bad_host", detail).closing().into_response();
+        }
         let Ok(permit) = Arc::clone(self.context.at_work()).try_acquire_owned() else {
             self.context.metrics().denied(Denied::Overloaded);
             let detail = "More is asked for at once than can be answered.";
@@ -119,18 +125,9 @@ impl Server {
         let mut routes = self.routes.clone();
         let metrics = self.context.metrics().clone();
         let working = async move {
-            let answered = AssertUnwindSafe(async move { routes.call(request).await })
-                .catch_unwind()
-                .await;
+            let answered = unbroken(async move { routes.call(request).await }, &metrics).await;
             place.give_up();
-            match answered {
-                Ok(Ok(response)) => response,
-                Ok(Err(never)) => match never {},
-                Err(_panic) => {
-                    metrics.panicked();
-                    Problem::internal("a panic, whose message is on standard error").into_response()
-                }
-            }
+            answered
         };
         if !changes {
             return working.await;
@@ -204,6 +201,21 @@ impl Server {
     }
 }
 
+/// A panic is an answer, too: without details, and counted.
+async fn unbroken(
+    answering: impl Future<Output = Result<Response, Infallible>>,
+    metrics: &ApiMetrics,
+) -> Response {
+    match AssertUnwindSafe(answering).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_panic) => {
+            metrics.panicked();
+            Problem::internal("a panic, whose message is on standard error").into_response()
+        }
+    }
+}
+
 /// Under the base, a path is the same with and without a slash at its end.
 fn with_slash(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
@@ -267,6 +279,18 @@ mod tests {
             let found = client_address(&headers, peer.parse().unwrap(), &proxies);
             assert_eq!(found.to_string(), client, "{peer} {forwarded:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_without_details() {
+        let broken = async {
+            assert_eq!(1, 2, "a detail that is nobody's business");
+            Ok(Response::new(Body::empty()))
+        };
+        let response = unbroken(broken, &ApiMetrics::new()).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let Unwritten(problem) = response.extensions().get().unwrap();
+        assert!(!format!("{problem:?}").contains("business"), "{problem:?}");
     }
 
     #[test]

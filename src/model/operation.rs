@@ -238,6 +238,33 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code.
+    pub const ALL: [Self; 23] = [
+        Self::Expired,
+        Self::Unreachable,
+        Self::VmGone,
+        Self::VmChanged,
+        Self::SnapshotGone,
+        Self::Template,
+        Self::Disconnected,
+        Self::Question,
+        Self::Disabled,
+        Self::PowerState,
+        Self::InvalidState,
+        Self::ToolsMissing,
+        Self::NoPermission,
+        Self::Licence,
+        Self::NotSupported,
+        Self::Busy,
+        Self::Resources,
+        Self::Cancelled,
+        Self::GuestTimeout,
+        Self::Fault,
+        Self::AnswerLost,
+        Self::TaskGone,
+        Self::TaskTimeout,
+    ];
+
     /// The word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -265,6 +292,36 @@ impl Code {
             Self::AnswerLost => "answer_lost",
             Self::TaskGone => "task_gone",
             Self::TaskTimeout => "task_timeout",
+        }
+    }
+
+    /// What it means, for the API's document.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Expired => "no collector took it up in time; nothing was done",
+            Self::Unreachable => "the platform could not be asked in time; nothing was done",
+            Self::VmGone => "the VM does not exist, or no longer",
+            Self::VmChanged => "the VM is not the one any more that was asked for",
+            Self::SnapshotGone => "the snapshot does not exist, or no longer",
+            Self::Template => "the VM is a template",
+            Self::Disconnected => "the VM's host does not answer",
+            Self::Question => "the VM waits for an answer to a question",
+            Self::Disabled => "the platform has the action disabled for this VM just now",
+            Self::PowerState => "the VM is in a power state in which this cannot be done",
+            Self::InvalidState => "the VM is in some other state in which this cannot be done",
+            Self::ToolsMissing => "VMware Tools do not run in the guest",
+            Self::NoPermission => "the collector's account lacks a privilege",
+            Self::Licence => "the licence of the host does not allow it",
+            Self::NotSupported => "this server cannot do it",
+            Self::Busy => "the platform is doing something else with the VM",
+            Self::Resources => "not enough resources",
+            Self::Cancelled => "somebody cancelled it on the platform",
+            Self::GuestTimeout => "the guest accepted and did not do it in time",
+            Self::Fault => "any other refusal or failure of the platform",
+            Self::AnswerLost => "the answer to the call was lost, and nothing tells what became of it",
+            Self::TaskGone => "the platform has forgotten the task, and the VM's state does not tell",
+            Self::TaskTimeout => "the task has not ended within the time that a collector follows it",
         }
     }
 }
@@ -410,6 +467,13 @@ mod tests {
             let arguments = action.arguments().to_string();
             assert_eq!(Action::from_columns(name, &arguments).unwrap(), action);
         }
+    }
+
+    #[test]
+    fn every_code_has_a_word_and_a_meaning_of_its_own() {
+        let words: std::collections::BTreeSet<&str> = Code::ALL.map(Code::as_str).into();
+        let meanings: std::collections::BTreeSet<&str> = Code::ALL.map(Code::meaning).into();
+        assert_eq!((words.len(), meanings.len()), (Code::ALL.len(), Code::ALL.len()));
     }
 
     #[test]

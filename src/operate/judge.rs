@@ -356,7 +356,7 @@ pub(super) fn may_be_ours(operation: &Operation, sent: Stamp, info: &TaskInfo) -
     let was_there = operation
         .seen_before
         .as_ref()
-        .is_some_and(|seen| seen.tasks.iter().any(|task| *task == info.task));
+        .is_some_and(|seen| seen.tasks.contains(&info.task));
     is_kind && is_about && is_new && !was_there
 }
 

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Chain, Disposition};
 use crate::model::ids::MoRef;
-use crate::model::operation::{Code, End, Operation, State};
+use crate::model::operation::{Action, Code, End, Operation, State};
 use crate::operate::judge;
 use crate::operate::judge::Before;
 use crate::retry::Backoff;
+use crate::soap;
 use crate::soap::fault::FaultKind;
 use crate::store;
 use crate::store::{Class, Database, Lease, Pinned};
@@ -44,8 +45,9 @@ const GUEST: Duration = Duration::from_secs(15 * 60);
 /// A reboot shows by VMware Tools that stop. Where they do not within this, a reboot cannot be seen from outside.
 const REBOOT_BEGINS: Duration = Duration::from_secs(60);
 
-/// How long a lost call is looked for: it may still be on its way through the server's queue.
-const LOOK: Duration = Duration::from_secs(30);
+/// How long a lost call is looked for: it may still be on its way through the server's queue. One whose answer came too
+/// late has had the whole of `request_timeout` before this.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Between two looks at a task, growing: most end within seconds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -84,16 +86,37 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// True where asking again cannot help before a person has changed something.
-    fn is_lasting(&self) -> bool {
-        match self {
-            Self::Source(error) => matches!(
-                error.disposition(),
-                Disposition::Permanent | Disposition::SkipEntity | Disposition::Split
-            ),
-            Self::Store(_) => false,
-            Self::OtherServer { .. } => true,
+    /// True where asking again is in vain. A person may mend a password or an identity while something that was sent is
+    /// still to be followed, and is waited for; what the server refuses to tell, it will refuse again.
+    fn is_lasting(&self, is_sent: bool) -> bool {
+        let disposition = match self {
+            Self::Source(error) => error.disposition(),
+            Self::Store(_) => return false,
+            Self::OtherServer { .. } => return !is_sent,
+        };
+        match disposition {
+            Disposition::Permanent | Disposition::SkipEntity | Disposition::Split => {
+                self.is_answer() || !is_sent
+            }
+            // A refused login: nobody tries again for minutes.
+            Disposition::RetryAfter(_) => !is_sent && self.is_refused_login(),
+            Disposition::Relogin | Disposition::Retry | Disposition::Shrink => false,
         }
+    }
+
+    /// True where the server refuses to tell.
+    fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Source(vsphere::Error::Soap(soap::Error::Fault { .. }))
+        )
+    }
+
+    fn is_refused_login(&self) -> bool {
+        matches!(
+            self,
+            Self::Source(vsphere::Error::Soap(soap::Error::LoginRefused { .. }))
+        )
     }
 
     fn is_gone(&self) -> bool {
@@ -211,7 +234,9 @@ impl Hands {
         if let Before::End(end) = judge::before(operation, &vm) {
             return Ok(end);
         }
-        let time = self.reach(deadline, || async { Ok(self.vsphere.server_time().await?) });
+        let time = self.reach(operation, deadline, || async {
+            Ok(self.vsphere.server_time().await?)
+        });
         let source_time = match time.await? {
             Ok(time) => time,
             Err(trouble) => return Ok(unreachable(&trouble)),
@@ -268,7 +293,8 @@ impl Hands {
             }
             Err(error) => error,
         };
-        if let Some(fault) = error.fault() {
+        // Not of a login in between.
+        if let vsphere::Error::Action(soap::Error::Fault { fault, .. }) = &error {
             return Ok(judge::of_fault(action, fault));
         }
         if error.is_answer_lost() {
@@ -292,7 +318,7 @@ impl Hands {
         let mut told = (operation.progress, operation.detail.clone());
         let mut asked_at: Option<Instant> = None;
         loop {
-            let info = self.reach(until, || async { Ok(self.vsphere.task(task).await?) });
+            let info = self.reach(operation, until, || async { Ok(self.vsphere.task(task).await?) });
             let info = match info.await? {
                 Ok(Some(info)) => info,
                 Ok(None) => return self.task_gone(operation, task, until).await,
@@ -410,7 +436,8 @@ impl Hands {
                 return Ok(End::Failed(
                     Code::GuestTimeout,
                     format!(
-                        "the guest was asked to and has not done it within {} minutes; it may still, or hang: look at its                          console",
+                        "the guest was asked to and has not done it within {} minutes; it may still, or it hangs: look \
+                         at its console",
                         GUEST.as_secs() / 60
                     ),
                 ));
@@ -421,6 +448,11 @@ impl Hands {
 
     /// Finds out what became of a call whose answer is lost. `sent` is the platform's time just before.
     async fn look(&self, operation: &Operation, sent: Stamp, until: Instant) -> Result<End, Left> {
+        // A guest that heard it shows by going down, in its own time.
+        let window = match operation.action {
+            Action::ShutdownGuest => GUEST,
+            _ => LOOK,
+        };
         let mut give_up: Option<Instant> = None;
         loop {
             let seen = match self.vm_now(operation, until).await? {
@@ -458,7 +490,7 @@ impl Hands {
                 return Ok(end);
             }
             // From the first look on: a platform that was away shows nothing before.
-            let give_up = *give_up.get_or_insert_with(|| Instant::now() + LOOK);
+            let give_up = *give_up.get_or_insert_with(|| Instant::now() + window);
             if Instant::now() >= give_up.min(until) {
                 return Ok(End::Unknown(
                     Code::AnswerLost,
@@ -482,7 +514,7 @@ impl Hands {
             tasks.retain(|info| judge::may_be_ours(operation, sent, info));
             tasks
         };
-        let recent = self.reach(until, || async {
+        let recent = self.reach(operation, until, || async {
             Ok(self.vsphere.recent_tasks(vm, known).await?)
         });
         let recent = match recent.await? {
@@ -495,7 +527,7 @@ impl Hands {
         Ok(self.history(operation, sent, until).await?.map(fitting))
     }
 
-    /// The VM's tasks since the call was sent.
+    /// The VM's tasks since the call was sent; none where the server does not tell this account.
     async fn history(
         &self,
         operation: &Operation,
@@ -503,14 +535,20 @@ impl Hands {
         until: Instant,
     ) -> Result<Result<Vec<TaskInfo>, Trouble>, Left> {
         let since = sent.minus(judge::QUEUE_TIME_SLACK);
-        self.reach(until, || async {
+        let history = self.reach(operation, until, || async {
             Ok(self.vsphere.task_history(&operation.vm_moref, since).await?)
+        });
+        Ok(match history.await? {
+            Err(trouble) if trouble.is_answer() => {
+                tracing::debug!(error = %Chain(&trouble), "the platform has no history of tasks for this account");
+                Ok(Vec::new())
+            }
+            history => history,
         })
-        .await
     }
 
     async fn vm_now(&self, operation: &Operation, until: Instant) -> Result<Result<VmNow, Trouble>, Left> {
-        self.reach(until, || async {
+        self.reach(operation, until, || async {
             Ok(self.vsphere.vm_now(&operation.vm_moref).await?)
         })
         .await
@@ -518,7 +556,12 @@ impl Hands {
 
     /// Asks the platform, again and again until `until` where it does not answer, and only the server that the
     /// platform has always been: another one uses the same references for other objects.
-    async fn reach<T, F, R>(&self, until: Instant, ask: F) -> Result<Result<T, Trouble>, Left>
+    async fn reach<T, F, R>(
+        &self,
+        operation: &Operation,
+        until: Instant,
+        ask: F,
+    ) -> Result<Result<T, Trouble>, Left>
     where
         F: Fn() -> R + Send + Sync,
         R: Future<Output = Result<T, Trouble>> + Send,
@@ -535,7 +578,8 @@ impl Hands {
                 Err(Trouble::Store(error)) if error.class() == Class::Fenced => return Err(Left::Fenced),
                 Err(trouble) => trouble,
             };
-            if trouble.is_gone() || trouble.is_lasting() || Instant::now() >= until {
+            let is_sent = operation.sent_at_source.is_some();
+            if trouble.is_gone() || trouble.is_lasting(is_sent) || Instant::now() >= until {
                 return Ok(Err(trouble));
             }
             tracing::debug!(error = %Chain(&trouble), "cannot ask the platform about an action; trying again");

@@ -37,7 +37,7 @@ pub const SESSIONS: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(8);
 
 /// What the server is told: it ends a read that takes too long, and refuses a statement that writes.
-const OPTIONS: &str = "-c statement_timeout=5s -c default_transaction_read_only=on";
+const OPTIONS: &str = "-c statement_timeout=4s -c default_transaction_read_only=on";
 
 /// Which platforms may be seen: their names, or all.
 pub type Scope = Option<Vec<String>>;

@@ -228,26 +228,16 @@ impl Vsphere {
         .await
     }
 
-    /// The tasks of a VM that were made since a moment, from the server's history; none where it keeps none.
+    /// The tasks of a VM that were made since a moment, from the server's history. Only a vCenter keeps one.
     ///
     /// # Errors
     /// When a call fails.
     pub async fn task_history(&self, vm: &MoRef, since: Stamp) -> Result<Vec<TaskInfo>, Error> {
         let vm = &virtual_machine(vm);
         self.in_session(|session: Pinned| async move {
-            let Some(manager) = session.content().task_manager.clone() else {
-                return Ok(Vec::new());
-            };
-            match methods::actions::task_history(&session, &manager, vm, since).await {
-                Err(soap::Error::Fault { fault, .. })
-                    if matches!(
-                        fault.kind,
-                        FaultKind::NotSupported | FaultKind::NotImplemented | FaultKind::MethodNotFound
-                    ) =>
-                {
-                    Ok(Vec::new())
-                }
-                tasks => Ok(tasks?),
+            match session.content().task_manager.clone() {
+                Some(manager) => Ok(methods::actions::task_history(&session, &manager, vm, since).await?),
+                None => Ok(Vec::new()),
             }
         })
         .await

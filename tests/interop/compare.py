@@ -7,22 +7,15 @@ vcsim does not tell of everything that it changes; what it keeps to itself has t
 """
 
 import datetime
-import json
-import os
 import re
-import ssl
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 
-from pyVim.connect import Disconnect, SmartConnect
+import rig
 from pyVmomi import vim
+from rig import finish, rows
 
-DEADLINE = 120
-REPO = sys.argv[1]
-DATABASE = "virt_interop"
 # Of the custom attributes only this one is allowed.
 ATTRIBUTE = "Owner"
 ROOTS = ("group-d1", "ha-folder-root")
@@ -34,28 +27,6 @@ CARDS = {
     vim.vm.device.VirtualVmxnet2: "vmxnet2",
     vim.vm.device.VirtualVmxnet3: "vmxnet3",
 }
-
-
-def psql(*commands, database=DATABASE):
-    connect = [] if database is None else ["-c", f"\\c {database}"]
-    arguments = [part for command in commands for part in ("-c", command)]
-    # The cluster that `cluster run` has started is named by its URL.
-    return subprocess.run(
-        [f"{REPO}/tests/support/cluster", "psql", os.environ.get("VIRT_CLUSTER", "interop"), "-XqAt",
-         "-v", "ON_ERROR_STOP=1", *connect, *arguments],
-        check=True, capture_output=True, text=True).stdout.strip()
-
-
-def rows(sql):
-    return json.loads(psql(f"SELECT coalesce(json_agg(row_to_json(t)), '[]') FROM ({sql}) AS t"))
-
-
-def until(what, look):
-    deadline = time.monotonic() + DEADLINE
-    while not look():
-        if time.monotonic() > deadline:
-            sys.exit(f"not within {DEADLINE} s: {what}")
-        time.sleep(0.2)
 
 
 def name(entity):
@@ -313,51 +284,15 @@ def compare(content):
     return {kind: len(found) for kind, found in wanted.items()}, compared, differences
 
 
-def finish(task):
-    until(f"task {task}", lambda: task.info.state in ("success", "error"))
-    if task.info.state == "error":
-        sys.exit(f"vcsim: {task.info.error}")
-
-
-def run(kind, arguments, work):
-    psql(f"DROP DATABASE IF EXISTS {DATABASE}", f"CREATE DATABASE {DATABASE}", database=None)
-    psql(f"\\i {REPO}/sql/bootstrap.sql")
-    socket = re.search(r"host=(\S+)", os.environ["VIRT_TEST_DATABASE_URL"]).group(1)
-    simulator = subprocess.Popen(
-        [os.environ["VIRT_TEST_VCSIM"], "-l", "127.0.0.1:0", "-stdinexit", "-username", "user", "-password", "pass",
-         *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    port = int(re.search(r"@127\.0\.0\.1:(\d+)/", simulator.stdout.readline()).group(1))
-    password, config = f"{work}/password", f"{work}/config.toml"
-    with open(password, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-        file.write("pass\n")
-    with open(config, "w", encoding="utf-8") as file:
-        file.write(
-            f'[database]\nurl = "host={socket} user=virt_writer dbname={DATABASE}"\n'
-            f'[database.owner]\nurl = "host={socket} user=virt_owner dbname={DATABASE}"\n'
-            f'[inventory]\ncustom_attributes = ["{ATTRIBUTE}"]\n'
-            '[admin]\nlisten = "127.0.0.1:0"\n[collection]\ndiscovery_interval = "20s"\n'
-            f'[[platform]]\nname = "vcsim"\ntype = "{kind}"\nhost = "127.0.0.1"\nport = {port}\nuser = "user"\n'
-            'password_file = "password"\ntls_verify = false\n')
-    binary = f"{REPO}/target/debug/virt-collector"
-    subprocess.run([binary, "migrate", "--config", config], check=True, stdout=subprocess.DEVNULL)
-    with open(f"{work}/log", "w", encoding="utf-8") as log:
-        collector = subprocess.Popen([binary, "run", "--config", config], stdout=log, stderr=log)
-    try:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = SmartConnect(host="127.0.0.1", port=port, user="user", pwd="pass", sslContext=context)
-        content = connection.RetrieveContent()
-
-        def settled():
-            return not compare(content)[2]
-
+def run(kind, arguments):
+    with rig.Rig(kind, arguments, f'[inventory]\ncustom_attributes = ["{ATTRIBUTE}"]\n') as world:
         def check(when):
-            deadline = time.monotonic() + DEADLINE
-            while not settled():
+            deadline = time.monotonic() + rig.DEADLINE
+            while compare(world.content)[2]:
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.5)
-            objects, compared, differences = compare(content)
+            objects, compared, differences = compare(world.content)
             for difference in differences[:40]:
                 print(difference)
             counted = ", ".join(f"{number} {what}" for what, number in objects.items())
@@ -366,29 +301,18 @@ def run(kind, arguments, work):
                 sys.exit(1)
 
         check("as found")
-        view = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True)
-        machines = list(view.view)
-        view.Destroy()
+        machines = world.machines()
         finish(machines[0].Rename_Task("a/b %"))
         finish(machines[0].PowerOffVM_Task())
         for one in ("one", "two"):
             finish(machines[1].CreateSnapshot_Task(one, "why", False, False))
         finish(machines[1].ReconfigVM_Task(vim.vm.ConfigSpec(annotation="notes\nof two lines", numCPUs=2)))
         check("after changes")
-        Disconnect(connection)
-    finally:
-        collector.terminate()
-        collector.wait(60)
-        simulator.stdin.close()
-        simulator.wait(30)
 
 
 def main():
-    with tempfile.TemporaryDirectory() as work:
-        run("vcenter", ["-dc", "2", "-cluster", "2", "-host", "3", "-pool", "1", "-vm", "3", "-ds", "2", "-folder", "1"],
-            work)
-    with tempfile.TemporaryDirectory() as work:
-        run("esxi", ["-esx", "-vm", "3"], work)
+    run("vcenter", ["-dc", "2", "-cluster", "2", "-host", "3", "-pool", "1", "-vm", "3", "-ds", "2", "-folder", "1"])
+    run("esxi", ["-esx", "-vm", "3"])
 
 
 main()

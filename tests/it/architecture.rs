@@ -147,7 +147,7 @@ fn the_test_sees_an_upward_edge_a_stray_crate_and_a_module_without_a_line() {
         found,
         [
             "units: units may not name store",
-            "collect/live: reqwest belongs to soap",
+            "collect/live: reqwest belongs to soap and cli/vm",
             "extra: module extra is not in the table",
             "store: write one `use crate::module` per line",
         ]

@@ -35,7 +35,9 @@ use vsphere_simulator::{Action, Rule, Simulator, Spec};
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The commands that this test runs. Another one is to be added here, with what it may be asked.
-const COMMANDS: [&str; 7] = ["run", "check", "gaps", "key", "migrate", "platform", "sync"];
+const COMMANDS: [&str; 9] = [
+    "run", "check", "gaps", "key", "migrate", "platform", "sync", "token", "vm",
+];
 
 /// What must not be found, by what it is.
 #[derive(Default)]
@@ -246,6 +248,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         });
     }
 
+    let api = process::free_address().unwrap();
     let settings = Settings {
         database: database.url(Role::Writer),
         owner: database.url(Role::Owner),
@@ -253,7 +256,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         discovery_interval: Duration::from_secs(20),
         listen: process::free_address().unwrap(),
         top: String::new(),
-        more: "[log]\nlevel = \"trace\"\n".to_owned(),
+        more: format!("[log]\nlevel = \"trace\"\n[api]\nlisten = \"{api}\"\n"),
         platforms: vec![well, refused, mistaken],
     };
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
@@ -313,6 +316,30 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     std::fs::write(&given, secrets.password("the password of added platforms") + "\n").unwrap();
     std::fs::set_permissions(&given, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 
+    // A token, and one that is nobody's.
+    let token = directory.path().join("token");
+    said += &run(
+        &format!(
+            "token create canary --role admin --output-file {}",
+            token.display()
+        ),
+        &config,
+        None,
+    )
+    .await;
+    let text = std::fs::read_to_string(&token).unwrap();
+    secrets.add("a token", text.trim().rsplit_once('_').unwrap().1);
+    let guess = format!(
+        "vc_1_{}",
+        uuid::Uuid::new_v4()
+            .simple()
+            .to_string()
+            .repeat(2)
+            .get(..43)
+            .unwrap()
+    );
+    secrets.add("a guessed token", &guess);
+
     // The service, while things go wrong.
     collector.start().await.unwrap();
     collector.ready(DEADLINE).await.unwrap();
@@ -321,6 +348,36 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
             "SELECT coalesce(status_class, status) = '{class}' FROM virt_platform WHERE name = '{platform}'"
         )
     };
+    // The API, by who may and by who may not, and by who sends a password.
+    for words in ["vm list", "vm list --output json", "vm show nobody"] {
+        said += &run(
+            &format!("{words} --token-file {}", token.display()),
+            &config,
+            None,
+        )
+        .await;
+    }
+    let sent = format!(
+        "{{\"name\": \"sent\", \"host\": \"127.0.0.1\", \"user\": \"u\", \"untested\": true, \"password\": {}}}",
+        serde_json::Value::from(secrets.password("a password that was sent to the API"))
+    );
+    for (bearer, body, status) in [
+        (text.trim(), sent.as_str(), "201"),
+        (text.trim(), &sent.replacen("\"password\"", "\"pass\"", 1), "400"),
+        (guess.as_str(), &sent, "401"),
+    ] {
+        let request = format!(
+            "POST /api/virt-center/platforms/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {bearer}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(api).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        said += &answer;
+    }
     until_sql(
         "the wrong password to be refused",
         &sql,
@@ -419,6 +476,9 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         "platform remove added --yes",
         "sync sealed",
         "sync nobody --output json",
+        "token list",
+        "token list --output json",
+        "token revoke canary",
         "key init",
         "key list",
         "key list --output json",
@@ -441,6 +501,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         "migrate",
         "platform list",
         "sync sealed",
+        "token list",
     ] {
         said += &run(words, &elsewhere, None).await;
         said += &run(words, &config, Some(Path::new("/dev/full"))).await;

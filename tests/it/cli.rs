@@ -52,7 +52,7 @@ fn wrong_usage_exits_with_64_and_help_with_0() {
     assert_eq!(run(&["run", "--no-such-flag"]).0, 64);
     let (code, help) = run(&["--help"]);
     assert_eq!(code, 0);
-    for command in ["run", "check", "migrate", "key"] {
+    for command in ["run", "check", "migrate", "key", "token"] {
         assert!(help.contains(command), "{help}");
         assert_eq!(run(&[command, "--help"]).0, 0);
     }

@@ -9,6 +9,7 @@
     reason = "helpers of tests may fail loudly, and compare exactly"
 )]
 
+mod api;
 mod architecture;
 mod canary;
 mod cli;
@@ -29,5 +30,6 @@ mod soap;
 mod store;
 mod systemd;
 mod vcsim;
+mod vm_command;
 mod vsphere;
 mod wait;

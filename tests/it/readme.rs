@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use virt_collector::api::openapi::CODES;
+use virt_collector::api::rights::{ROUTES, Right, Role};
 use virt_collector::model::columns::Column;
 use virt_collector::model::ids::EntityKind;
 use virt_collector::telemetry::metrics;
@@ -59,4 +61,58 @@ fn the_column_tables_are_the_code() {
             .collect();
         assert_eq!(documented, real, "{mark}");
     }
+}
+
+#[test]
+fn the_table_of_problems_is_the_code() {
+    let readme = readme();
+    let start = readme.find("<!-- problems -->").unwrap();
+    let end = readme.find("<!-- end problems -->").unwrap();
+    let documented: Vec<&str> = readme[start..end]
+        .lines()
+        .filter(|line| line.starts_with("| 4") || line.starts_with("| 5"))
+        .collect();
+    let real: Vec<String> = CODES
+        .iter()
+        .map(|code| format!("| {} | `{}` | {} |", code.status, code.code, code.about))
+        .collect();
+    assert_eq!(documented, real);
+}
+
+#[test]
+fn the_table_of_rights_is_the_code() {
+    let readme = readme();
+    let start = readme.find("<!-- rights -->").unwrap();
+    let end = readme.find("<!-- end rights -->").unwrap();
+    let marks: Vec<Vec<bool>> = readme[start..end]
+        .lines()
+        .skip(3)
+        .map(|line| {
+            line.trim_matches('|')
+                .split('|')
+                .skip(1)
+                .map(|cell| cell.trim() == "x")
+                .collect()
+        })
+        .collect();
+    // In the order of the table.
+    let rights = [
+        Right::Read,
+        Right::Act,
+        Right::Destroy,
+        Right::Refresh,
+        Right::RemoveAll,
+        Right::Manage,
+        Right::Audit,
+    ];
+    let real: Vec<Vec<bool>> = rights
+        .iter()
+        .map(|right| Role::ALL.iter().map(|role| role.has(*right)).collect())
+        .collect();
+    assert_eq!(marks, real);
+    assert!(
+        ROUTES
+            .iter()
+            .all(|route| route.right == Right::Open || rights.contains(&route.right))
+    );
 }

@@ -26,7 +26,9 @@ pub(super) fn of(schema: &str) -> Option<Value> {
             "password": "correct horse battery staple", "type": "vcenter", "port": 443,
             "thumbprint": "5f2a".repeat(16), "include": ["/Berlin/**"],
         }),
-        "PlatformChange" => json!({ "host": "vcenter-2.example.com", "revision": 3 }),
+        "PlatformChange" => json!({
+            "host": "vcenter-2.example.com", "password": "correct horse battery staple", "revision": 3,
+        }),
         "Credentials" => json!({ "password": "correct horse battery staple" }),
         "Maintenance" => json!({ "enabled": true }),
         "Trial" => trial(),

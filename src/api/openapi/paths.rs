@@ -24,7 +24,83 @@ struct Described {
     ok: (u16, Option<&'static str>),
     /// Words of problems that not every route has.
     problems: &'static [&'static str],
+    /// Where the answer leads: name, operation, its parameters and body as expressions.
+    links: &'static [Link],
 }
+
+/// Where an answer leads.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    operation: &'static str,
+    /// Name and expression of each parameter.
+    parameters: &'static [(&'static str, &'static str)],
+    /// Expression of what is to be confirmed.
+    confirm: Option<&'static str>,
+}
+
+const fn link(operation: &'static str, parameters: &'static [(&'static str, &'static str)]) -> Link {
+    Link {
+        operation,
+        parameters,
+        confirm: None,
+    }
+}
+
+const fn confirmed(operation: &'static str, parameters: &'static [(&'static str, &'static str)]) -> Link {
+    Link {
+        operation,
+        parameters,
+        confirm: Some("$response.body#/name"),
+    }
+}
+
+/// Of a list to its first row.
+const FIRST: &[(&str, &str)] = &[("id", "$response.body#/items/0/id")];
+
+/// Of an object to what can be done with it.
+const ITSELF: &[(&str, &str)] = &[("id", "$response.body#/id")];
+
+const ACTION_LINKS: &[Link] = &[link("getOperation", ITSELF)];
+
+const VM_LINKS: &[Link] = &[
+    link("powerOn", ITSELF),
+    confirmed("powerOff", ITSELF),
+    confirmed("reset", ITSELF),
+    link("suspend", ITSELF),
+    link("shutdownGuest", ITSELF),
+    link("rebootGuest", ITSELF),
+    link("listSnapshots", ITSELF),
+    link("createSnapshot", ITSELF),
+    confirmed("removeAllSnapshots", ITSELF),
+];
+
+const KEPT_LINKS: &[Link] = &[link("getPlatform", &[("id", "$response.body#/platform/id")])];
+
+const PLATFORM_LINKS: &[Link] = &[
+    link("testPlatform", ITSELF),
+    link("syncPlatform", ITSELF),
+    link("pausePlatform", ITSELF),
+    link("changePlatform", ITSELF),
+    link("setCredentials", ITSELF),
+    confirmed("removePlatform", ITSELF),
+];
+
+const TREE_LINKS: &[Link] = &[
+    link(
+        "revertSnapshot",
+        &[
+            ("id", "$request.path.id"),
+            ("moref", "$response.body#/items/0/moref"),
+        ],
+    ),
+    link(
+        "removeSnapshot",
+        &[
+            ("id", "$request.path.id"),
+            ("moref", "$response.body#/items/0/moref"),
+        ],
+    ),
+];
 
 /// Words of problems that an action may be answered with.
 const ACTION: &[&str] = &[
@@ -60,6 +136,8 @@ const REMOVAL: &[&str] = &[
 
 /// Words that changes of a platform's address have.
 const CHANGE: &[&str] = &[
+    "nothing_to_change",
+    "password_needed",
     "provisioned",
     "changed_meanwhile",
     "no_password",
@@ -135,10 +213,14 @@ fn responses(route: &Route, described: &Described, has_path: bool, has_body: boo
         let content = json!({ "application/json": { "schema": schemas::of(schema) } });
         ok.insert("content".to_owned(), content);
     }
+    if let (false, Some(ok)) = (described.links.is_empty(), ok.as_object_mut()) {
+        ok.insert("links".to_owned(), links(described.links));
+    }
     responses.insert(status.to_string(), ok);
 
     let is_open = route.right == Right::Open;
     let mut words = vec![
+        "bad_host",
         "bad_query",
         "not_acceptable",
         "rate_limited",
@@ -149,7 +231,7 @@ fn responses(route: &Route, described: &Described, has_path: bool, has_body: boo
     if route.method == axum::http::Method::GET {
         words.push("unexpected_body");
     } else {
-        words.push("stopping");
+        words.extend(["stopping", "outcome_unknown"]);
     }
     if !is_open {
         words.extend([
@@ -183,6 +265,25 @@ fn responses(route: &Route, described: &Described, has_path: bool, has_body: boo
         responses.insert(status.to_string(), problems::answer(status, &words));
     }
     responses
+}
+
+fn links(links: &[Link]) -> Value {
+    let links: Map<String, Value> = links
+        .iter()
+        .map(|link| {
+            let parameters: Map<String, Value> = link
+                .parameters
+                .iter()
+                .map(|(name, expression)| ((*name).to_owned(), json!(expression)))
+                .collect();
+            let mut shown = json!({ "operationId": link.operation, "parameters": parameters });
+            if let (Some(confirm), Some(shown)) = (link.confirm, shown.as_object_mut()) {
+                shown.insert("requestBody".to_owned(), json!({ "confirm": confirm }));
+            }
+            (link.operation.to_owned(), shown)
+        })
+        .collect();
+    Value::Object(links)
 }
 
 fn path_parameters(path: &str) -> Vec<Value> {
@@ -313,6 +414,7 @@ fn power(id: &'static str, summary: &'static str, about: &'static str) -> Descri
         body: Some(("Confirmation", false)),
         ok: (202, Some("Operation")),
         problems: ACTION,
+        links: ACTION_LINKS,
     }
 }
 
@@ -328,6 +430,13 @@ fn listed(
         tag,
         summary,
         parameters: of_list(list),
+        links: match list.of {
+            "platform" => const { &[link("getPlatform", FIRST)] },
+            "host" => const { &[link("getHost", FIRST)] },
+            "vm" => const { &[link("getVm", FIRST)] },
+            "datastore" => const { &[link("getDatastore", FIRST)] },
+            _ => const { &[link("getCluster", FIRST)] },
+        },
         ok: (200, Some(page)),
         ..Described::default()
     }
@@ -345,6 +454,12 @@ fn shown(
         tag,
         summary,
         about,
+        links: match of {
+            "VmDetails" => VM_LINKS,
+            "Platform" => PLATFORM_LINKS,
+            "SnapshotTree" => TREE_LINKS,
+            _ => &[],
+        },
         ok: (200, Some(of)),
         ..Described::default()
     }
@@ -365,6 +480,10 @@ fn changed(
         about,
         parameters: vec![],
         body,
+        links: match ok {
+            (_, Some("KeptPlatform")) => KEPT_LINKS,
+            _ => &[],
+        },
         ok,
         problems,
     }
@@ -419,7 +538,7 @@ fn describe(method: &str, path: &str) -> Option<Described> {
         ("PATCH", "/platforms/{id}/") => changed(
             "changePlatform",
             "Changes how a platform is reached, and whether it is collected",
-            "Tried with the stored password before it is kept. With `revision`, only if nobody else changed it since.",
+            "Tried before it is kept. Another host, port or trust needs the password anew: the stored one is sent nowhere else. With `revision`, only if nobody else changed it since.",
             Some(("PlatformChange", true)),
             (200, Some("KeptPlatform")),
             CHANGE,
@@ -552,6 +671,7 @@ fn describe(method: &str, path: &str) -> Option<Described> {
             body: Some(("NewSnapshot", true)),
             ok: (202, Some("Operation")),
             problems: SNAPSHOT,
+            links: ACTION_LINKS,
         },
         ("DELETE", "/vms/{id}/snapshots/") => Described {
             id: "removeAllSnapshots",
@@ -562,6 +682,7 @@ fn describe(method: &str, path: &str) -> Option<Described> {
             body: Some(("Confirmation", false)),
             ok: (202, Some("Operation")),
             problems: REMOVAL,
+            links: ACTION_LINKS,
         },
         ("POST", "/vms/{id}/snapshots/{moref}/revert/") => Described {
             tag: "snapshots",
@@ -587,6 +708,7 @@ fn describe(method: &str, path: &str) -> Option<Described> {
             body: Some(("Confirmation", false)),
             ok: (202, Some("Operation")),
             problems: REMOVAL,
+            links: ACTION_LINKS,
         },
 
         ("GET", "/operations/") => {
@@ -606,6 +728,7 @@ fn describe(method: &str, path: &str) -> Option<Described> {
                     limit(),
                     cursor(),
                 ],
+                links: const { &[link("getOperation", FIRST)] },
                 ok: (200, Some("OperationPage")),
                 ..Described::default()
             }

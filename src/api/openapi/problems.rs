@@ -43,15 +43,11 @@ pub const CODES: &[Code] = &[
     ),
     code(
         400,
-        "contradiction",
-        "`confirm` is one thing in the query and another in the body",
-    ),
-    code(
-        400,
         "bad_idempotency_key",
         "`Idempotency-Key` is empty, too long, stands twice, or has characters that are not visible ASCII",
     ),
     code(400, "unexpected_body", "a GET request came with a body"),
+    code(400, "bad_host", "the header `Host` is missing or stands twice"),
     code(
         401,
         "unauthenticated",
@@ -126,7 +122,22 @@ pub const CODES: &[Code] = &[
         "idempotency_key_reused",
         "the `Idempotency-Key` was used for another request; take a new one for each action",
     ),
+    code(
+        422,
+        "contradiction",
+        "`confirm` is one thing in the query and another in the body",
+    ),
+    code(
+        422,
+        "nothing_to_change",
+        "the body of a change has nothing that is to be another value",
+    ),
     code(422, "bad_value", "a text is too long or holds control characters"),
+    code(
+        422,
+        "password_needed",
+        "the password would go to another server, or on a way that is trusted otherwise; give it anew",
+    ),
     code(
         422,
         "trial_failed",
@@ -157,6 +168,11 @@ pub const CODES: &[Code] = &[
         503,
         "database_unavailable",
         "the database cannot be used just now",
+    ),
+    code(
+        503,
+        "outcome_unknown",
+        "the database was lost while this was written; look, or send it again under the same `Idempotency-Key`",
     ),
     code(
         503,

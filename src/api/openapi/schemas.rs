@@ -10,7 +10,7 @@ use crate::api::routes::actions::{LONGEST_DESCRIPTION, LONGEST_NAME};
 use crate::api::routes::platforms::{LONGEST_PASSWORD, LONGEST_PEM};
 use crate::model::columns::{Column, Instances, SqlType};
 use crate::model::ids::EntityKind;
-use crate::model::operation::{Action, State};
+use crate::model::operation::{Action, Code, State};
 use crate::registrar::LONGEST_TEXT;
 use crate::store::reading::{
     Cluster, Datastore, Disk, Field, Host, Kind, Nic, Platform, Record, Snapshot, Vm,
@@ -429,11 +429,14 @@ fn new_platform() -> Value {
 }
 
 fn platform_change() -> Value {
-    let mut properties: Vec<(&str, bool, Value)> = vec![(
-        "revision",
-        false,
-        json!({ "type": "integer", "format": "int64", "description": "Change it only if it is still in this revision." }),
-    )];
+    let mut properties: Vec<(&str, bool, Value)> = vec![
+        (
+            "revision",
+            false,
+            json!({ "type": "integer", "format": "int64", "description": "Change it only if it is still in this revision." }),
+        ),
+        ("password", false, password()),
+    ];
     properties.extend(address().into_iter().map(|(name, schema)| (name, false, schema)));
     object(
         "What is to be another value than it is; what is absent stays.",
@@ -589,6 +592,15 @@ fn new_snapshot() -> Value {
     )
 }
 
+/// Not as an enumeration: another version may have more.
+fn codes() -> String {
+    let codes = Code::ALL.map(|code| format!("{}: {}", code.as_str(), code.meaning()));
+    format!(
+        "Kind of failure or doubt, one word; null for a success. {}.",
+        codes.join("; ")
+    )
+}
+
 fn operation() -> Value {
     let text = |about: &str| json!({ "type": "string", "description": about });
     let text_or_null = |about: &str| json!({ "type": ["string", "null"], "description": about });
@@ -641,8 +653,12 @@ fn operation() -> Value {
             ),
             ("task", true, text_or_null("The platform's task.")),
             ("result", true, result),
-            ("code", true, text_or_null("Kind of failure or doubt, one word.")),
-            ("detail", true, text_or_null("Why, in plain words.")),
+            ("code", true, text_or_null(&codes())),
+            (
+                "detail",
+                true,
+                text_or_null("Why, in plain words; while it runs, what it waits for."),
+            ),
             ("requested_by", true, text("Name of the token that asked for it.")),
             ("request_id", true, text("The request that asked for it.")),
             (

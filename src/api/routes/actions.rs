@@ -297,7 +297,7 @@ fn refusal(vm: i32, refused: Refused) -> Problem {
 /// What stands in a query or in a body, or in both alike.
 fn one(name: &str, query: Option<String>, body: Option<String>) -> Result<Option<String>, Problem> {
     match (query, body) {
-        (Some(query), Some(body)) if query != body => Err(Problem::bad_request(
+        (Some(query), Some(body)) if query != body => Err(Problem::unprocessable(
             "contradiction",
             format!("{name} is one thing in the query and another in the body."),
         )),

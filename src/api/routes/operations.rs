@@ -50,6 +50,12 @@ async fn list(
     Query(asked): Query<List>,
 ) -> Result<Json<Value>, Problem> {
     let limit = limit(asked.limit)?;
+    for (name, key) in [("platform", asked.platform), ("vm", asked.vm)] {
+        if key.is_some_and(|key| key < 1) {
+            let detail = format!("{name} must be a key: a number from 1 up.");
+            return Err(Problem::bad_request("bad_query", detail));
+        }
+    }
     let filter = Filter {
         scope: caller.scope.names(),
         platforms: asked.platform.map(|platform| vec![PlatformId(platform)]),

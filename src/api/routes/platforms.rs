@@ -57,6 +57,19 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
     T::deserialize(deserializer).map(Some)
 }
 
+/// As [`given`], of a whole number: 443.0 is one, too, says JSON Schema.
+fn whole<'de, T: TryFrom<i64>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let whole = number.as_i64().or_else(|| {
+        let text = number.as_f64().filter(|value| value.fract() == 0.0)?;
+        format!("{text:.0}").parse().ok()
+    });
+    whole
+        .and_then(|whole| T::try_from(whole).ok())
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom(format!("{number} is not a number of this kind")))
+}
+
 /// What adding and changing share; each body has these fields beside its own.
 macro_rules! body {
     ($(#[$attribute:meta])* $name:ident { $($own:tt)* }) => {
@@ -67,8 +80,8 @@ macro_rules! body {
             $($own)*
             #[serde(default, rename = "type", deserialize_with = "given")]
             kind: Option<Type>,
-            #[serde(default, deserialize_with = "given")]
-            port: Option<std::num::NonZeroU16>,
+            #[serde(default, deserialize_with = "whole")]
+            port: Option<u16>,
             #[serde(default, deserialize_with = "given")]
             tls_verify: Option<bool>,
             #[serde(default, deserialize_with = "given")]
@@ -93,7 +106,7 @@ macro_rules! body {
                 Ok(Change {
                     kind: self.kind.map(Type::kind),
                     host: host.cloned(),
-                    port: self.port.map(Into::into),
+                    port: port(self.port)?,
                     user: user.cloned(),
                     trust: trust(self.tls_verify, self.ca_pem.as_ref(), self.thumbprint.as_ref())?,
                     datacenters: self.datacenters.clone(),
@@ -123,6 +136,8 @@ body! {
         #[serde(default, deserialize_with = "given")]
         user: Option<String>,
         #[serde(default, deserialize_with = "given")]
+        password: Option<String>,
+        #[serde(default, deserialize_with = "whole")]
         revision: Option<i64>,
     }
 }
@@ -163,7 +178,6 @@ struct Maintenance {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Confirmation {
-    #[serde(default, deserialize_with = "given")]
     confirm: Option<String>,
 }
 
@@ -251,10 +265,15 @@ async fn edit(
     extract::Json { value: change, .. }: extract::Json<PlatformChange>,
 ) -> Result<Json<Kept>, Problem> {
     let platform = registered(&context, &caller, id).await?;
+    Registrar::check_own(&platform)?;
     let wanted = change.change(change.host.as_ref(), change.user.as_ref())?;
     let moves = wanted != Change::default();
-    if !moves && change.active.is_none() {
-        return Err(Problem::bad_request("bad_body", "There is nothing to change."));
+    let new = change.password.map(password).transpose()?;
+    if !moves && new.is_none() && change.active.is_none() {
+        return Err(Problem::unprocessable(
+            "nothing_to_change",
+            "Say what is to be another value, such as {\"host\": \"vcenter-2.example.com\"}.",
+        ));
     }
     let address = wanted.apply(&platform.address)?;
     if change
@@ -267,20 +286,28 @@ async fn edit(
         })
         .into());
     }
+    // The stored password goes where it went before and nowhere else: who may change a platform may not read it.
+    if goes_elsewhere(&platform.address, &address) && new.is_none() {
+        return Err(Problem::unprocessable(
+            "password_needed",
+            "Where the password goes, or which certificate is trusted on the way, is to be another: give the password anew.",
+        ));
+    }
     let audit = Changing {
         context: &context,
         caller: &caller,
         platform: &platform.name,
         before: Some(json!({ "address": audited(&platform.address), "active": platform.is_active })),
-        after: Some(json!({ "address": audited(&address), "active": change.active })),
+        after: Some(json!({
+            "address": audited(&address), "active": change.active, "password": new.as_ref().map(|_| "set"),
+        })),
     };
     let trial = audit
         .audited(async {
-            Registrar::check_own(&platform)?;
-            let trial = if moves {
+            let trial = if moves || new.is_some() {
                 context
                     .registrar()
-                    .edit(&platform, &address, None, change.untested)
+                    .edit(&platform, &address, new.as_ref(), change.untested)
                     .await?
             } else {
                 None
@@ -302,6 +329,7 @@ async fn credentials(
     extract::Json { value: new, .. }: extract::Json<Credentials>,
 ) -> Result<Json<Kept>, Problem> {
     let platform = registered(&context, &caller, id).await?;
+    Registrar::check_own(&platform)?;
     let password = password(new.password)?;
     let change = Change {
         user: new.user,
@@ -516,6 +544,11 @@ impl Changing<'_> {
     }
 }
 
+/// Whether a password would be shown to another server, or on a way that is trusted otherwise.
+fn goes_elsewhere(now: &Address, then: &Address) -> bool {
+    (&now.host, now.port, &now.trust) != (&then.host, then.port, &then.trust)
+}
+
 /// How a platform is reached, for the audit log: no secrets are among this.
 fn audited(address: &Address) -> Value {
     let texts = |patterns: &[crate::model::filter::Pattern]| {
@@ -536,6 +569,13 @@ fn audited(address: &Address) -> Value {
 
 fn bad_body(field: &str, message: &str) -> Problem {
     Problem::bad_request("bad_body", format!("{field}: {message}"))
+}
+
+fn port(port: Option<u16>) -> Result<Option<u16>, Problem> {
+    if port == Some(0) {
+        return Err(bad_body("port", "must be from 1 to 65535"));
+    }
+    Ok(port)
 }
 
 fn password(text: String) -> Result<Secret, Problem> {

@@ -48,7 +48,7 @@ pub struct Field {
 }
 
 /// A kind of row.
-pub trait Record: serde::Serialize + Sized + Send {
+pub trait Record: serde::Serialize + Sized + Send + Sync {
     /// Its fields, in order.
     const FIELDS: &'static [Field];
     /// What messages say was attempted.

@@ -122,7 +122,7 @@ async fn a_key_is_replaced_without_a_password_being_lost_or_shown() {
     assert_eq!(
         operator.json("list"),
         serde_json::json!({
-            "keys": [{ "key": first, "primary": true, "passwords": 2 }], "without_key": [],
+            "keys": [{ "key": first, "primary": true, "passwords": 2, "tokens": 0 }], "without_key": [],
         })
     );
 
@@ -160,7 +160,7 @@ async fn a_key_is_replaced_without_a_password_being_lost_or_shown() {
     );
     assert_eq!(
         operator.json("list")["keys"],
-        serde_json::json!([{ "key": second, "primary": true, "passwords": 2 }])
+        serde_json::json!([{ "key": second, "primary": true, "passwords": 2, "tokens": 0 }])
     );
     let (code, text) = key("verify");
     assert_eq!(code, 0, "{text}");

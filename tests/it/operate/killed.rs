@@ -77,7 +77,7 @@ impl Stage {
     }
 
     /// Waits until the operation is so far.
-    async fn at(&self, what: &str, id: Uuid, is_there: impl Fn(&Operation) -> bool) -> Operation {
+    async fn at(&self, what: &str, id: Uuid, is_there: impl Fn(&Operation) -> bool + Sync) -> Operation {
         until(what, async || {
             let operation = self.store.operation(id).await.unwrap().unwrap();
             if is_there(&operation) {

@@ -120,6 +120,42 @@ async fn nothing_tells_a_reset_vm_from_one_that_was_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_heard_it_shows_by_going_down_and_one_that_reboots_does_not_show() {
+    let desk = Desk::new().await;
+    for method in ["ShutdownGuest", "RebootGuest"] {
+        desk.rule(Rule::on(method, UNHEARD));
+        desk.rule(Rule::on(
+            method,
+            Do::Guest {
+                millis: Some(30_000),
+                away: 0,
+            },
+        ));
+    }
+    let reboot = desk.done(A::RebootGuest).await;
+    assert_eq!(unknown(&reboot, &["will not be sent again"]), "answer_lost");
+    desk.rig.pass(LONG);
+    let asked = desk.ask(VM, A::ShutdownGuest).await;
+    until("the guest has heard it", async || {
+        let n = desk.done_there().len();
+        if n == 2 { Ok(()) } else { Err(n.to_string()) }
+    })
+    .await;
+    desk.rig.pass(LONG);
+    let ended = desk.ended(asked.id).await;
+    assert!(
+        succeeded(&ended)
+            .note
+            .as_deref()
+            .unwrap()
+            .contains("powered off now"),
+        "{ended:?}"
+    );
+    assert_eq!(desk.rig.simulator.calls().count("ShutdownGuest"), 1);
+    desk.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_earlier_task_of_the_same_kind_is_not_taken_for_the_lost_one() {
     let desk = Desk::new().await;
     // The simulator's clock stands still: both would be of the same moment.
@@ -210,4 +246,35 @@ async fn an_answer_that_comes_after_the_deadline_is_a_lost_one() {
     assert!(succeeded(&ended).note.as_deref().unwrap().contains("found again"));
     assert_eq!(desk.done_there().len(), 1);
     desk.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_refuses_for_a_while_delays_an_action_and_repeats_nothing() {
+    for column in ["started_at", "sent_at", "accepted_at", "ended_at"] {
+        let desk = Desk::new().await;
+        // A sequence counts also what is rolled back.
+        let refuse_twice = format!(
+            "CREATE SEQUENCE tries; \
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN \
+                 IF OLD.{column} IS NULL AND NEW.{column} IS NOT NULL AND nextval('tries') <= 2 THEN \
+                     RAISE EXCEPTION 'not now' USING ERRCODE = '40001'; \
+                 END IF; \
+                 RETURN NEW; \
+             END $$; \
+             CREATE TRIGGER refuse BEFORE UPDATE ON virt_operation FOR EACH ROW EXECUTE FUNCTION refuse()"
+        );
+        desk.sql.batch_execute(&refuse_twice).await.unwrap();
+        let ended = desk.done(A::PowerOff).await;
+        assert_eq!(*succeeded(&ended), Outcome::default(), "{column}");
+        let tries: i64 = desk
+            .sql
+            .query_one("SELECT last_value FROM tries", &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(tries, 3, "{column}");
+        assert_eq!(desk.rig.simulator.calls().count("PowerOffVM_Task"), 1, "{column}");
+        assert_eq!(desk.audit(ended.id).await.len(), 2, "{column}");
+        desk.stop().await;
+    }
 }

@@ -104,12 +104,12 @@ async fn every_action(kind: &'static str, arguments: &[&str]) {
         "tools_missing"
     );
 
-    let mut made = Vec::new();
-    for name in ["first", "second"] {
+    let create = async |name| {
         let ended = peer.done(new_snapshot(name)).await;
-        made.push(succeeded(&ended).snapshot.clone().unwrap());
-    }
-    let (first, second) = (made[0].as_str(), made[1].as_str());
+        succeeded(&ended).snapshot.clone().unwrap()
+    };
+    let (first, second) = (create("first").await, create("second").await);
+    let (first, second) = (first.as_str(), second.as_str());
     peer.shows("on", &[first, second], Some(second)).await;
     let revert = A::RevertSnapshot {
         snapshot: first.into(),

@@ -54,16 +54,17 @@ async fn a_state_that_changed_just_before_the_call_is_still_already_so() {
     for by in [Told::Fault, Told::Task] {
         let desk = Desk::new().await;
         desk.rule(Rule::on("PowerOffVM_Task", Do::Refuse { by }));
-        // Somebody else is faster: the state is read, then changes, then the call comes.
-        desk.rule(Rule::on("PowerOffVM_Task", Do::Delay { millis: 3_000 }).times(1));
-        let asked = desk.ask(VM, A::PowerOff).await;
-        until("it is about to be sent", async || {
-            let operation = desk.store.operation(asked.id).await.unwrap().unwrap();
-            operation.sent_at.map(drop).ok_or(format!("{operation:?}"))
-        })
-        .await;
+        // Somebody else is faster: the state changes between the look at the VM and the call.
         desk.event(Event::PowerOff { vm: VM.to_owned() });
-        let ended = desk.ended(asked.id).await;
+        for (is, was) in [("poweredOff", "poweredOn"), ("PowerOffVM_Task", "PowerOnVM_Task")] {
+            let before = Do::Replace {
+                find: is.to_owned(),
+                with: was.to_owned(),
+            };
+            desk.rule(Rule::on("RetrievePropertiesEx", before).object(VM));
+        }
+        let ended = desk.done(A::PowerOff).await;
+        assert_eq!(desk.rig.simulator.calls().count("PowerOffVM_Task"), 1);
         assert!(succeeded(&ended).already, "{ended:?}");
         desk.stop().await;
     }
