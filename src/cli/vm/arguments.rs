@@ -14,15 +14,10 @@ use crate::model::inventory::PowerState;
 pub(super) struct Api {
     #[command(flatten)]
     file: ConfigFile,
-    /// Where the API is, as in `https://collector.example.com:8443` \[default: `api.listen` of the configuration\].
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        help = "Where the API is, as in https://collector.example.com:8443 [default: api.listen of the configuration]"
-    )]
+    /// Where the API is, by scheme, host and port [default: api.listen of the configuration].
+    #[arg(long, global = true, value_name = "URL")]
     api: Option<String>,
-    /// The file with the token on its first line, mode 0600 (default: `~/.config/virt-collector/token`).
+    /// The file with the token on its first line, mode 0600 [default: ~/.config/virt-collector/token].
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Trust what the authorities in this PEM file have signed.
