@@ -374,7 +374,7 @@ fn cursor() -> Value {
     query(
         "cursor",
         "Where the page begins: `next_cursor` of the page before, as it came.",
-        json!({ "type": "string" }),
+        no_nul(),
     )
 }
 
@@ -382,8 +382,13 @@ fn confirm() -> Value {
     query(
         "confirm",
         "The exact name, as in the body: not every client can send a body with DELETE.",
-        json!({ "type": "string" }),
+        no_nul(),
     )
+}
+
+/// A text that PostgreSQL can hold.
+fn no_nul() -> Value {
+    json!({ "type": "string", "pattern": r"^[^\x00]*$" })
 }
 
 fn prefer() -> Value {
@@ -738,7 +743,7 @@ fn describe(method: &str, path: &str) -> Option<Described> {
             ..shown("getOperation", "operations", "One operation", "", "Operation")
         },
         ("GET", "/audit/") => {
-            let text = || json!({ "type": "string" });
+            let text = no_nul;
             let time = || json!({ "type": "string", "format": "date-time" });
             Described {
                 id: "listAudit",
