@@ -179,6 +179,9 @@ impl App {
                 tasks: tasks.clone(),
             });
             api::start(listener, tls.clone(), api, context, &tasks);
+            if let Some(address) = api_address {
+                tracing::info!(%address, tls = tls.is_some(), "the admin API listens");
+            }
         }
 
         let (standing_sender, standing) = watch::channel(Standing::default());

@@ -159,7 +159,7 @@ impl Operate {
                     crate::model::operation::End::Failed(code, detail)
                     | crate::model::operation::End::Unknown(code, detail) => (code.as_str(), detail.as_str()),
                 };
-                tracing::info!(operation = %id, action, vm, state = end.state().as_str(), code, detail, "an action ended");
+                tracing::info!(operation = %id, %action, vm, state = %end.state().as_str(), %code, detail, "an action ended");
             }
             Err(Left::Fenced) => self.lost.cancel(),
             Err(Left::Stopping | Left::Ended) => {}

@@ -174,7 +174,11 @@ impl Desk {
                 if self.output == Output::Json {
                     say!("{tree:#}");
                 } else {
-                    show_tree(tree.get("items"), 0);
+                    let items = tree.get("items");
+                    if items.and_then(Value::as_array).is_some_and(Vec::is_empty) {
+                        eprintln!("no snapshots are known; a new one is within seconds");
+                    }
+                    show_tree(items, 0);
                 }
                 Ok(())
             }
