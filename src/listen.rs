@@ -269,3 +269,41 @@ impl Drop for Counted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// How long a connection lives whose other side sends this, stays, and reads nothing of an answer of so many bytes.
+    async fn life(sent: &[u8], answer: usize) -> Duration {
+        let (mut ours, theirs) = tokio::io::duplex(1024);
+        ours.write_all(sent).await.unwrap();
+        let started = Instant::now();
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4711));
+        converse(theirs, peer, move |_request, _peer| async move {
+            Response::new(Full::new(Bytes::from(vec![b' '; answer])))
+        })
+        .await;
+        started.elapsed()
+    }
+
+    /// The clock stands still and jumps to the next deadline: what is measured does not depend on the machine.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_with_its_deadlines() {
+        const WHOLE: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        for (sent, answer, deadline) in [
+            (&b""[..], 0, HEADER_DEADLINE),
+            (b"GET / HTTP/1.1\r\nhost: x\r\n", 0, HEADER_DEADLINE),
+            (WHOLE, 1, HEADER_DEADLINE),
+            (WHOLE, 100_000, WRITE_DEADLINE),
+        ] {
+            let life = life(sent, answer).await;
+            assert_eq!(life.as_secs(), deadline.as_secs(), "{sent:?} {answer}");
+        }
+    }
+}
