@@ -26,8 +26,8 @@ demo: private ## simulator, database and collector with live rows, until Ctrl-C 
 test: setup ## all tests, against a private TimescaleDB
 	VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
 
-interop: private ## inventory and actions on vcsim against what pyvmomi reads, the API against its document; needs python3, 6 minutes
-	cargo build --locked --bin virt-collector
+interop: private ## inventory and actions against what pyvmomi reads, the API against its document; needs python3, 9 minutes
+	cargo build --locked --workspace --bins
 	VIRT_TEST_VCSIM=$(vcsim) $(cluster) run interop tests/interop/run
 
 drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)

@@ -1,9 +1,10 @@
-"""The admin API of a running daemon, with vcsim behind it.
+"""The admin API of a running daemon, with vcsim or our own simulator behind it, each as vCenter and as ESXi host.
 
 Each action is asked for through the API, and its effect is read back with pyvmomi, which shares nothing with it. Then
 schemathesis holds the API against its own document.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -19,6 +20,9 @@ from pyVmomi import vim
 SEED = 7
 # Of schemathesis; it goes on trying until then.
 SECONDS = int(os.environ.get("API_SECONDS", "150"))
+
+# Of the simulator: a guest's tools are away for long enough to be missed.
+QUICK = ["--task-seconds", "0.5", "--guest-seconds", "1", "--boot-seconds", "6"]
 
 
 class Api:
@@ -118,13 +122,14 @@ class Actions:
         return moref
 
 
-def act(api, world):
+def act(what, api, world):
     rows = {row["moref"]: row for row in api.get("vms/", limit=500)["items"]}
     machine = sorted(world.machines(), key=lambda one: one._moId)[0]
     vm = Actions(api, machine, rows[machine._moId])
-    # vcsim takes what its guests say of themselves from here.
-    tools = vim.option.OptionValue(key="SET.guest.toolsRunningStatus", value="guestToolsRunning")
-    rig.finish(machine.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[tools])))
+    if what.startswith("vcsim"):
+        # It takes what its guests say of themselves from here.
+        tools = vim.option.OptionValue(key="SET.guest.toolsRunningStatus", value="guestToolsRunning")
+        rig.finish(machine.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[tools])))
     vm.power("reboot-guest/", "poweredOn")
     vm.power("shutdown-guest/", "poweredOff")
     vm.power("power-on", "poweredOn")
@@ -151,7 +156,7 @@ def act(api, world):
     vm.ask("DELETE", "snapshots/", confirm=True)
     wanted(vm.tree()[0] == {}, f"after removing all: {vm.tree()}")
     rig.until("the empty tree of the API", lambda: vm.stored_tree() == {})
-    print(f"api: {vm.done} actions, each as pyvmomi reads it afterwards", flush=True)
+    print(f"api: {what}: {vm.done} actions, each as pyvmomi reads it afterwards", flush=True)
 
 
 def change_platforms(api, world):
@@ -164,7 +169,7 @@ def change_platforms(api, world):
     status, answer = api.ask("POST", "platforms/", {"name": name, "password": "wrong", "tls_verify": False, **address})
     wanted(status == 422 and "auth" in answer["detail"], f"{status} {answer}")
     status, answer = api.ask("POST", "platforms/", {"name": name, "password": "pass", "tls_verify": False, **address})
-    wanted(status == 201 and answer["trial"]["vms"] > 0 and answer["also_collected_by"] == ["vcsim"], f"{status} {answer}")
+    wanted(status == 201 and answer["trial"]["vms"] > 0 and answer["also_collected_by"] == ["interop"], f"{status} {answer}")
     key = answer["platform"]["id"]
     rig.until("second is collected", lambda: api.get(f"platforms/{key}/")["synced_at"])
     before = sessions()
@@ -186,10 +191,10 @@ def change_platforms(api, world):
     status, answer = api.ask("PATCH", f"platforms/{key}/", {"exclude": ["**/vm/**/DC0_H0_VM*"]})
     wanted(status == 200, f"{status} {answer}")
     rig.until("some VMs are left out", lambda: 0 < len(api.get("vms/", platform=key)["items"]) < len(world.machines()))
-    vcsim = api.get("platforms/", name="vcsim")["items"][0]
-    status, answer = api.ask("PATCH", f"platforms/{vcsim['id']}/", {"port": 1})
+    configured = api.get("platforms/", name="interop")["items"][0]
+    status, answer = api.ask("PATCH", f"platforms/{configured['id']}/", {"port": 1})
     wanted(status == 409 and answer["code"] == "provisioned", f"{status} {answer}")
-    status, answer = api.ask("DELETE", f"platforms/{key}/", {"confirm": "vcsim"})
+    status, answer = api.ask("DELETE", f"platforms/{key}/", {"confirm": "interop"})
     wanted(status == 422 and answer["code"] == "not_confirmed", f"{status} {answer}")
     wanted(api.ask("DELETE", f"platforms/{key}/", {"confirm": name})[0] == 204, "removed")
     wanted(api.get("platforms/", name=name)["items"] == [], "it is gone")
@@ -232,18 +237,32 @@ def fuzz(api, work):
     wanted(result.returncode == 0, f"schemathesis ends with {result.returncode}")
 
 
-def main():
+@contextlib.contextmanager
+def daemon(kind, server):
+    """A daemon that collects this server, and its API."""
     port = rig.free_port()
     configuration = (f'[api]\nlisten = "127.0.0.1:{port}"\nrequests_per_second = 10000\nactions_per_minute = 10000\n'
                      'connections_per_address = 256\ntrusted_proxies = ["127.0.0.1"]\n')
-    with rig.Rig("vcenter", ["-dc", "1", "-cluster", "1", "-host", "2", "-vm", "4", "-ds", "2"], configuration) as world:
+    with rig.Rig(kind, server, configuration) as world:
         world.command("token", "create", "interop", "--role", "admin", "--output-file", f"{world.work}/token")
         with open(f"{world.work}/token", encoding="utf-8") as file:
             api = Api(port, file.read().strip())
         rig.until("the inventory", lambda: len(api.get("vms/")["items"]) == len(world.machines()))
+        yield api, world
+
+
+def main():
+    for what, kind, server in [
+        ("vcsim, ESXi", "esxi", rig.vcsim("-esx", "-vm", "3")),
+        ("simulator, vCenter", "vcenter", rig.simulator(*QUICK, "--vms", "4", "--powered-off", "0")),
+        ("simulator, ESXi", "esxi", rig.simulator(*QUICK, "--kind", "esxi", "--vms", "4", "--powered-off", "0")),
+    ]:
+        with daemon(kind, server) as (api, world):
+            act(what, api, world)
+    with daemon("vcenter", rig.vcsim("-dc", "1", "-cluster", "1", "-host", "2", "-vm", "4", "-ds", "2")) as (api, world):
+        act("vcsim, vCenter", api, world)
         with urllib.request.urlopen(f"{api.root}/openapi.json", timeout=10) as answer:
             examples(json.load(answer))
-        act(api, world)
         change_platforms(api, world)
         fuzz(api, world.work)
 

@@ -285,7 +285,7 @@ def compare(content):
 
 
 def run(kind, arguments):
-    with rig.Rig(kind, arguments, f'[inventory]\ncustom_attributes = ["{ATTRIBUTE}"]\n') as world:
+    with rig.Rig(kind, rig.vcsim(*arguments), f'[inventory]\ncustom_attributes = ["{ATTRIBUTE}"]\n') as world:
         def check(when):
             deadline = time.monotonic() + rig.DEADLINE
             while compare(world.content)[2]:

@@ -1,4 +1,4 @@
-"""vcsim, a database, the daemon between them, and pyvmomi beside it.
+"""vcsim or our own simulator, a database, the daemon between them, and pyvmomi beside it.
 
 pyvmomi is VMware's own client: what it reads is what is there.
 """
@@ -61,11 +61,23 @@ def free_port():
         return listener.getsockname()[1]
 
 
-class Rig:
-    """Platform `vcsim` is collected while it is entered."""
+def vcsim(*arguments):
+    """Its command line, for a file with the password; it takes the password itself."""
+    return lambda _: [os.environ["VIRT_TEST_VCSIM"], "-l", "127.0.0.1:0", "-stdinexit", "-username", "user",
+                      "-password", "pass", *arguments]
 
-    def __init__(self, kind, arguments, configuration=""):
-        self.kind, self.arguments, self.configuration = kind, arguments, configuration
+
+def simulator(*arguments):
+    """As `vcsim`."""
+    return lambda password: [f"{REPO}/target/debug/vsphere-simulator", "--exit-with-parent", "--user", "user",
+                             "--password-file", password, *arguments]
+
+
+class Rig:
+    """Platform `interop` is collected while it is entered."""
+
+    def __init__(self, kind, server, configuration=""):
+        self.kind, self.server, self.configuration = kind, server, configuration
         self.directory = tempfile.TemporaryDirectory()
         self.work = self.directory.name
         self.config = f"{self.work}/config.toml"
@@ -83,19 +95,18 @@ class Rig:
         psql(f"DROP DATABASE IF EXISTS {DATABASE}", f"CREATE DATABASE {DATABASE}", database=None)
         psql(f"\\i {REPO}/sql/bootstrap.sql")
         at = re.search(r"host=(\S+)", os.environ["VIRT_TEST_DATABASE_URL"]).group(1)
-        simulator = subprocess.Popen(
-            [os.environ["VIRT_TEST_VCSIM"], "-l", "127.0.0.1:0", "-stdinexit", "-username", "user", "-password", "pass",
-             *self.arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.stops.append(lambda: (simulator.stdin.close(), simulator.wait(30)))
-        self.port = int(re.search(r"@127\.0\.0\.1:(\d+)/", simulator.stdout.readline()).group(1))
         secret(f"{self.work}/password", "pass")
+        server = subprocess.Popen(
+            self.server(f"{self.work}/password"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.stops.append(lambda: (server.stdin.close(), server.wait(30)))
+        self.port = int(re.search(r"127\.0\.0\.1:(\d+)/sdk", server.stdout.readline()).group(1))
         with open(self.config, "w", encoding="utf-8") as file:
             file.write(
                 f'[database]\nurl = "host={at} user=virt_writer dbname={DATABASE}"\n'
                 f'[database.owner]\nurl = "host={at} user=virt_owner dbname={DATABASE}"\n'
                 '[admin]\nlisten = "127.0.0.1:0"\n[collection]\ndiscovery_interval = "20s"\n'
                 f'{self.configuration}'
-                f'[[platform]]\nname = "vcsim"\ntype = "{self.kind}"\nhost = "127.0.0.1"\nport = {self.port}\n'
+                f'[[platform]]\nname = "interop"\ntype = "{self.kind}"\nhost = "127.0.0.1"\nport = {self.port}\n'
                 'user = "user"\npassword_file = "password"\ntls_verify = false\n')
         self.command("migrate")
         if "[api]" in self.configuration:
