@@ -247,6 +247,7 @@ def daemon(kind, server):
         world.command("token", "create", "interop", "--role", "admin", "--output-file", f"{world.work}/token")
         with open(f"{world.work}/token", encoding="utf-8") as file:
             api = Api(port, file.read().strip())
+        rig.until("the API", lambda: rig.listens(port))
         rig.until("the inventory", lambda: len(api.get("vms/")["items"]) == len(world.machines()))
         yield api, world
 

@@ -73,6 +73,11 @@ def simulator(*arguments):
                              "--password-file", password, *arguments]
 
 
+def listens(port):
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Rig:
     """Platform `interop` is collected while it is entered."""
 
