@@ -4,6 +4,8 @@
 
 vcsim := $(or $(VIRT_TEST_VCSIM),$(CURDIR)/target/setup/bin/vcsim)
 cluster := tests/support/cluster
+# Most tests wait for the two they talk to, not for a core.
+test_threads := $(or $(RUST_TEST_THREADS),6)
 # Runs a command against a private cluster, which stops with it, also after Ctrl-C.
 with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
 
@@ -24,7 +26,7 @@ demo: private ## simulator, database and collector with live rows, until Ctrl-C 
 	@$(cluster) run demo cargo run --quiet --locked -p virt-collector-support --bin demo
 
 test: setup ## all tests, against a private TimescaleDB
-	VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
+	RUST_TEST_THREADS=$(test_threads) VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
 
 interop: private ## inventory and actions against what pyvmomi reads, the API against its document; needs python3, 9 minutes
 	cargo build --locked --workspace --bins

@@ -73,6 +73,21 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "admin_api",
         sql: include_str!("../../sql/migrations/0006_admin_api.sql"),
     },
+    Migration {
+        version: 7,
+        name: "rollups",
+        sql: include_str!("../../sql/migrations/0007_rollups.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "rollup_lane",
+        sql: include_str!("../../sql/migrations/0008_rollup_lane.sql"),
+    },
+    Migration {
+        version: 9,
+        name: "views",
+        sql: include_str!("../../sql/migrations/0009_views.sql"),
+    },
 ];
 
 /// The roles that `sql/bootstrap.sql` makes.

@@ -191,6 +191,21 @@ fn released_migrations_never_change() {
             "admin_api",
             "e6051bb64b3e6e922269a11245af2d6cbfc69ffbdc1afc00fcb183c8ac6dc633",
         ),
+        (
+            7,
+            "rollups",
+            "1f6fcb8c1839207c7e00152f06f3a70d57fabd6cd6d501240abd0c8e4dc3c092",
+        ),
+        (
+            8,
+            "rollup_lane",
+            "83b2fd3bc5975bccf58d8bbb33b1174ef363f131db2468e849043e40373d7526",
+        ),
+        (
+            9,
+            "views",
+            "eb38c7926a3d719237baed7b38aa033ba12208f02193ce1f996c771aa89aa64b",
+        ),
     ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
         .iter()

@@ -1,0 +1,1 @@
+-- Gaps that are older than what the source keeps of 20-second samples, and are asked for as roll-ups.
