@@ -226,7 +226,11 @@ mod tests {
     fn a_bucket_ends_where_its_last_sample_ends() {
         let at = |level: Level, seconds: i64| level.bucket(Stamp::from_seconds(seconds)).micros() / 1_000_000;
         let midnight = 1_769_817_600;
-        for (level, width) in [(Level::FiveMinutes, 300), (Level::Hour, 3_600), (Level::Day, 86_400)] {
+        for (level, width) in [
+            (Level::FiveMinutes, 300),
+            (Level::Hour, 3_600),
+            (Level::Day, 86_400),
+        ] {
             assert_eq!(level.seconds(), width);
             assert_eq!(at(level, midnight), midnight, "the end belongs to it");
             assert_eq!(at(level, midnight + 20), midnight + width, "the start does not");

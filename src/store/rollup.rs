@@ -144,7 +144,11 @@ pub(super) struct Touched {
 impl Touched {
     /// The buckets of 5 minutes that samples belong to.
     pub(super) fn by(windows: &[Window]) -> Self {
-        let newest = windows.iter().flat_map(Window::heads).map(|head| head.stamp).max();
+        let newest = windows
+            .iter()
+            .flat_map(Window::heads)
+            .map(|head| head.stamp)
+            .max();
         let Some(newest) = newest else {
             return Self::default();
         };
@@ -215,8 +219,7 @@ impl Touched {
         if self.is_empty() {
             return Ok(());
         }
-        let parameters: Vec<Parameter<'_>> =
-            self.parameters(&platform).into_iter().zip(NOTE_TYPES).collect();
+        let parameters: Vec<Parameter<'_>> = self.parameters(&platform).into_iter().zip(NOTE_TYPES).collect();
         connection.execute(NOTE, &parameters).await.map(drop)
     }
 }
@@ -244,6 +247,14 @@ impl Made {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.buckets.iter().all(|n| *n == 0)
+    }
+
+    /// Both together.
+    pub fn add(&mut self, more: &Self) {
+        for (n, more) in self.buckets.iter_mut().zip(more.buckets) {
+            *n += more;
+        }
+        self.rows += more.rows;
     }
 }
 
@@ -525,9 +536,16 @@ mod tests {
     #[test]
     fn a_flush_notes_the_buckets_of_its_rows_and_names_a_few_entities() {
         let touched = Touched::by(&[window(7, [280, 300]), window(5, [300, 320, 340])]);
-        let ends: Vec<i64> = touched.buckets.iter().map(|end| end.micros() / 1_000_000 - TEN).collect();
+        let ends: Vec<i64> = touched
+            .buckets
+            .iter()
+            .map(|end| end.micros() / 1_000_000 - TEN)
+            .collect();
         assert_eq!(ends, [300, 600], "the end of a bucket belongs to it");
-        assert_eq!(touched.entities, [Some("{5,7}".to_owned()), Some("{5}".to_owned())]);
+        assert_eq!(
+            touched.entities,
+            [Some("{5,7}".to_owned()), Some("{5}".to_owned())]
+        );
         // The source's clock shows 340: 140 s and 440 s until three minutes have passed since their ends.
         assert_eq!(touched.seconds, [140.0, 440.0]);
         assert_eq!((touched.levels[0], touched.kinds[0]), ("5m", "vm"));
