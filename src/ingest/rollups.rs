@@ -81,7 +81,8 @@ impl Rollups {
     /// Makes what is due until `stopping`.
     pub async fn run(self, stopping: CancellationToken) {
         let mut troubles = Troubles::new(u64::try_from(self.lease.platform.0).unwrap_or(1));
-        let mut wait = LOOK;
+        // At once: notes may have waited for an owner.
+        let mut wait = Duration::ZERO;
         loop {
             let reply = tokio::select! {
                 () = stopping.cancelled() => return,
