@@ -29,7 +29,7 @@ async fn every_bucket_is_what_the_source_published_after_running_late_samples_an
     let mut rig = Rig::new(small()).await;
     let daemon = rig.start().await;
     let n_entities = rig.n_entities();
-    daemon.roll_up().await;
+    daemon.make_rollups().await;
     let first = rig.rollups().await;
     assert_equal(&first);
     assert!(
@@ -51,14 +51,14 @@ async fn every_bucket_is_what_the_source_published_after_running_late_samples_an
         rig.pass(MINUTE);
         daemon.poll().await;
         if minute % 3 == 0 {
-            daemon.roll_up().await;
+            daemon.make_rollups().await;
             assert_equal(&rig.rollups().await);
         }
     }
     rig.pass(2 * MINUTE);
     daemon.poll().await;
     daemon.back_fill().await;
-    daemon.roll_up().await;
+    daemon.make_rollups().await;
     assert_clean(&rig.verdict().await);
     let running = rig.rollups().await;
     assert_equal(&running);
@@ -70,19 +70,19 @@ async fn every_bucket_is_what_the_source_published_after_running_late_samples_an
     rig.pass(50 * MINUTE);
     rig.healthy_from_now();
     let daemon = rig.start().await;
-    daemon.roll_up().await;
+    daemon.make_rollups().await;
     assert_equal(&rig.rollups().await);
     rig.pass(3 * MINUTE);
     daemon.poll().await;
     daemon.back_fill().await;
-    daemon.roll_up().await;
+    daemon.make_rollups().await;
     assert_clean(&rig.verdict().await);
     let filled = rig.rollups().await;
     assert_equal(&filled);
     assert!(filled.whole >= running.whole + n_entities * 10, "{filled}");
 
     // Nothing is left, and nothing is made of nothing.
-    let again = daemon.roll_up().await;
+    let again = daemon.make_rollups().await;
     assert!(again.made.is_nothing(), "{again:?}");
     daemon.stop().await;
 }
@@ -98,7 +98,7 @@ async fn every_bucket_is_right_when_the_source_corrects_its_clock() {
             daemon.poll().await;
         }
         daemon.back_fill().await;
-        daemon.roll_up().await;
+        daemon.make_rollups().await;
         let rollups = rig.rollups().await;
         assert_equal(&rollups);
     }
