@@ -61,13 +61,7 @@ use crate::vsphere::Target;
 const SETTLED: Duration = Duration::from_secs(120);
 
 /// How often a lane looks for gaps that have settled meanwhile.
-const fn look(lane: GapLane) -> Duration {
-    match lane {
-        GapLane::Ring => Duration::from_secs(15),
-        // Its gaps are an hour old and more.
-        GapLane::Rollup => Duration::from_secs(60),
-    }
-}
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Gaps taken from the table at a time.
 const GAPS_PER_ROUND: u32 = 500;
@@ -145,7 +139,7 @@ impl BackFill {
                 () = stopping.cancelled() => return,
                 reply = triggered.asked() => Some(reply),
                 () = self.gaps_opened.of(self.lane).notified() => None,
-                () = tokio::time::sleep(look(self.lane)) => None,
+                () = tokio::time::sleep(LOOK) => None,
             };
             let rounds = async {
                 self.inventory.wait_for(Option::is_some).await.ok()?;
@@ -200,6 +194,12 @@ impl BackFill {
     /// Asks for the oldest settled gaps; returns how many there were.
     async fn round(&self, report: &mut BackFillReport) -> Result<usize, RoundError> {
         let generation = self.readiness.borrow().generation;
+        let n_open = self.database.count_open_gaps(self.platform).await?;
+        self.source.metrics.gaps_open(n_open);
+        // Nobody is asked for the time while there is nothing to ask for.
+        if n_open == 0 {
+            return Ok(0);
+        }
         let at = ServerTime(self.source.vsphere.server_time().await?);
         let turn = Turn {
             generation,
@@ -212,12 +212,6 @@ impl BackFill {
             .await?;
         // Without an end: its entity has been silent for longer than that.
         gaps.retain(|gap| gap.step.to.is_none_or(|to| to <= at.0.minus(SETTLED)));
-        let counts = self.database.gap_counts().await?;
-        let n_open = counts
-            .iter()
-            .find(|count| count.platform == self.platform)
-            .map_or(0, |count| count.open);
-        self.source.metrics.gaps_open(n_open);
         if gaps.is_empty() {
             return Ok(0);
         }

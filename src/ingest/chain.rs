@@ -417,7 +417,8 @@ pub(super) fn leaves_step(from: Stamp, to: Option<Stamp>, to_interval: u16) -> b
 /// What is known of an entity's past. The default is first contact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Past {
-    /// Its newest stored row of the 20-second interval; `None`: the database has no row.
+    /// Its newest stored row of the 20-second interval; of a silent entity the row before its gap without an end, which
+    /// may be a roll-up; `None`: the database has no row.
     pub watermark: Option<Stamp>,
     /// It has a gap without an end.
     pub silent: bool,

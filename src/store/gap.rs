@@ -24,12 +24,8 @@ WHERE platform_id = $1 AND state = 'open' AND lane = $4
 ORDER BY from_time, gap_id
 LIMIT $2";
 
-const COUNT: &str = "\
-SELECT platform_id, count(*) FILTER (WHERE state = 'open'), count(*) FILTER (WHERE state = 'explained'),
-       min(from_time) FILTER (WHERE state = 'open')
-FROM virt_collection_gap
-GROUP BY platform_id
-ORDER BY platform_id";
+/// By the index of open gaps alone.
+const COUNT_OPEN: &str = "SELECT count(*) FROM virt_collection_gap WHERE platform_id = $1 AND state = 'open'";
 
 const SILENT: &str = "\
 SELECT entity_kind, entity_id, from_time, coalesce(reason, hint)
@@ -122,19 +118,6 @@ pub struct ChainBreak {
     pub to: Option<Stamp>,
 }
 
-/// How many gap rows a platform has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GapCount {
-    /// The platform.
-    pub platform: PlatformId,
-    /// Yet to be asked for.
-    pub open: u64,
-    /// Explained for good.
-    pub explained: u64,
-    /// Start of the oldest open one.
-    pub oldest_open: Option<Stamp>,
-}
-
 impl Database {
     /// A platform's open gaps for one lane, oldest first, at most `limit`, without those that were asked for within
     /// `asked_before` and those that are to be asked for after `server_now`.
@@ -183,6 +166,20 @@ impl Database {
             .collect();
         connection.done();
         gaps
+    }
+
+    /// How many gaps of a platform are open, for whichever lane.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn count_open_gaps(&self, platform: PlatformId) -> Result<u64, Error> {
+        let connection = self.checkout("count open gaps").await?;
+        let row = connection
+            .query_opt(COUNT_OPEN, &[(&platform.0, Type::INT4)])
+            .await?;
+        let count: i64 = row.map_or(Ok(0), |row| connection.read(&row, 0))?;
+        connection.done();
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// A platform's silent entities: those whose newest gap has no end, with the stamp of their newest row and what
@@ -320,29 +317,6 @@ impl Database {
             .collect();
         connection.done();
         breaks
-    }
-
-    /// Gap rows by platform; platforms without any are left out.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn gap_counts(&self) -> Result<Vec<GapCount>, Error> {
-        let connection = self.checkout("count gaps").await?;
-        let rows = connection.query(COUNT, &[]).await?;
-        let count = |value: i64| u64::try_from(value).unwrap_or(0);
-        let counts = rows
-            .iter()
-            .map(|row| {
-                Ok(GapCount {
-                    platform: PlatformId(connection.read(row, 0)?),
-                    open: count(connection.read(row, 1)?),
-                    explained: count(connection.read(row, 2)?),
-                    oldest_open: connection.read(row, 3)?,
-                })
-            })
-            .collect();
-        connection.done();
-        counts
     }
 }
 

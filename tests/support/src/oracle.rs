@@ -323,6 +323,9 @@ impl Judge<'_> {
                 // Nobody knows yet what the entity will publish behind it.
                 None => self.truth.horizon - RING * MICROS,
             };
+            let back = self.returned_after(gap.from).filter(|window| {
+                gap.from < window.start - COUNTED_ON
+            });
             let start = gap.from - SLACK;
             let first = -(-start).div_euclid(ROLLUP * MICROS) * ROLLUP + ROLLUP;
             let mut stamp = first;
@@ -331,11 +334,11 @@ impl Judge<'_> {
                 let gone_at = ((stamp + retention) * MICROS)
                     .min(self.truth.horizon)
                     .min(removed_at);
-                let owed = self.healthy.iter().any(|window| {
+                let owed = back.as_ref().is_some_and(|window| {
                     let shared = gone_at
                         .min(window.end)
                         .saturating_sub(published_at.max(window.start));
-                    gap.from < window.start - COUNTED_ON && shared >= self.grace && shared > 0
+                    shared >= self.grace && shared > 0
                 });
                 let moment = Moment {
                     stamp,
@@ -362,6 +365,19 @@ impl Judge<'_> {
                 stamp += ROLLUP;
             }
         }
+    }
+
+    /// The healthy time behind the outage with which a gap began. What was missing in the middle of a healthy time was
+    /// asked for while the ring still held it.
+    fn returned_after(&self, from: i64) -> Option<Range<i64>> {
+        /// From the last row to the outage.
+        const LEAD: i64 = 300 * MICROS;
+        let ends = self.healthy.iter().map(|window| window.end);
+        let before = std::iter::once(None).chain(ends.map(Some));
+        let mut pairs = before.zip(self.healthy);
+        let (end, window) = pairs.find(|(_, window)| window.start > from)?;
+        end.is_none_or(|end| (end - from).abs() <= LEAD)
+            .then(|| window.clone())
     }
 
     /// Whether a sample could be read for the grace period, without interruption, while all was healthy.
