@@ -578,7 +578,13 @@ impl Vsphere {
             None => &nothing,
         };
         let targets = batch.targets;
-        let interval = Duration::from_secs(u64::from(interval_seconds));
+        // With the sample before: it is stored already, and tells which series have values. Not so of roll-ups: a
+        // question that starts before what is kept of them is answered with coarser ones.
+        let lead = if interval_seconds == REALTIME_SECONDS {
+            Duration::from_secs(u64::from(interval_seconds))
+        } else {
+            Duration::ZERO
+        };
         let specs: Vec<QuerySpec<'_>> = targets
             .iter()
             .filter_map(|target| {
@@ -587,8 +593,7 @@ impl Vsphere {
                 (!metric_ids.is_empty()).then_some(QuerySpec {
                     kind: kind.vim_type(),
                     moref: &target.moref,
-                    // With the sample before: it is stored already, and tells which series have values.
-                    after: Some(target.after.minus(interval)),
+                    after: Some(target.after.minus(lead)),
                     until: target.until,
                     metric_ids,
                     interval_seconds,

@@ -361,7 +361,7 @@ impl BackFill {
                 "the platform keeps no 5-minute statistics: what is missing for longer than an hour cannot be had"
             );
         }
-        let since = rollups.as_ref().map(|rollups| at.0.minus(rollups.kept));
+        let since = rollups.as_ref().map(|rollups| rollups.since(at.0));
         let most_series = match &rollups {
             Some(_) => vsphere.most_rollup_series().await?,
             None => None,

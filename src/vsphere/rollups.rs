@@ -10,6 +10,7 @@ use crate::model::ids::EntityKind;
 use crate::soap::xml;
 use crate::soap::xml::Reader;
 use crate::units::ROLLUP_SECONDS;
+use crate::units::Stamp;
 use crate::vsphere::counters::{Catalog, Counters, Selection};
 
 /// However long a server keeps its roll-ups: what is older is of no use, since rows need not be kept for longer.
@@ -44,6 +45,10 @@ impl Interval {
     }
 }
 
+/// The oldest roll-ups are about to go and are not counted on: a question that reaches beyond what is kept is answered
+/// with coarser ones.
+const ABOUT_TO_GO: Duration = Duration::from_secs(ROLLUP_SECONDS as u64);
+
 /// The 300-second roll-ups of a server.
 #[derive(Debug, Clone)]
 pub struct Rollups {
@@ -58,6 +63,12 @@ pub struct Rollups {
 }
 
 impl Rollups {
+    /// The oldest stamp that is still sure to be there at a time of the server's clock.
+    #[must_use]
+    pub fn since(&self, server_now: Stamp) -> Stamp {
+        server_now.minus(self.kept.saturating_sub(ABOUT_TO_GO))
+    }
+
     /// From the server's lists; `None` where it keeps no such roll-ups.
     pub(crate) fn of(catalog: &Catalog, selection: &Selection) -> Option<Self> {
         let interval = catalog

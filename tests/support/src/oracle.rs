@@ -331,7 +331,8 @@ impl Judge<'_> {
             let mut stamp = first;
             while stamp * MICROS <= end + SLACK {
                 let published_at = stamp * MICROS + self.truth.publish_delay + self.truth.rollup_delay;
-                let gone_at = ((stamp + retention) * MICROS)
+                // The collector does not count on the oldest one either.
+                let gone_at = ((stamp + retention - ROLLUP) * MICROS)
                     .min(self.truth.horizon)
                     .min(removed_at);
                 let owed = back.as_ref().is_some_and(|window| {
