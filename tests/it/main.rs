@@ -27,6 +27,7 @@ mod oracle;
 mod readme;
 mod registry;
 mod rig;
+mod rollup_lane;
 mod rollups;
 mod soap;
 mod store;
