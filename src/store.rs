@@ -25,6 +25,7 @@
 //! | [`retention`] | what is kept how long, what is dropped, what is compressed |
 //! | [`wipe`] | everything of one platform, gone |
 //! | [`copy`] | samples and gap rows of one platform, in one transaction |
+//! | [`rollup`] | samples by 5 minutes, hour and day, and which of them have to be made |
 //!
 //! Invariants:
 //! - Every wait for the server has a deadline, and the server has its own, shorter one.
@@ -48,6 +49,7 @@ pub mod reader;
 pub mod reading;
 pub mod registry;
 pub mod retention;
+pub mod rollup;
 pub mod token;
 mod types;
 pub mod watermark;

@@ -16,6 +16,7 @@ mod lease;
 mod reader;
 mod reading;
 mod retention;
+mod rollup;
 mod schema;
 mod views;
 mod wipe;
