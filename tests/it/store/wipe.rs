@@ -258,7 +258,7 @@ async fn a_wipe_that_was_killed_goes_on_and_a_platform_in_maintenance_starts_ane
         .unwrap();
     let done = wipe(&owner, "berlin", |_| ()).await.unwrap();
     assert!(
-        !done.is_gone && !done.rows.contains_key("virt_vm_metrics"),
+        !done.is_gone && !done.rows.contains_key("virt_host_metrics"),
         "{done:?}"
     );
     for (table, (rows, _)) in fixture.rows_of(1).await {
