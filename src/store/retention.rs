@@ -16,8 +16,8 @@ use std::fmt;
 use tokio_postgres::types::Type;
 
 use crate::config::{Keep, Retention};
-use crate::store::connect::{Database, Dedicated, bounded};
 use crate::model::ids::PlatformId;
+use crate::store::connect::{Database, Dedicated, bounded};
 use crate::store::error::Error;
 use crate::store::lease::Owner;
 use crate::store::rollup::Due;

@@ -6,10 +6,10 @@ use virt_collector::store::retention::{Compression, RELATIONS};
 use super::*;
 use crate::wait::until;
 
-/// A row every `step` days up to `days` ago, in each of the tables.
-async fn fill(fixture: &Fixture, days: i32, step: i32) {
+/// A row a day up to `days` ago, in each of the tables.
+async fn fill(fixture: &Fixture, relations: &[&str], days: i32) {
     let mut sql = String::new();
-    for relation in RELATIONS {
+    for relation in relations {
         let kind = relation.split('_').nth(1).unwrap();
         let counted = match (kind, relation.ends_with("_metrics")) {
             ("datastore", _) => "",
@@ -25,7 +25,7 @@ async fn fill(fixture: &Fixture, days: i32, step: i32) {
         let zeros = ", 0".repeat(more.matches(',').count());
         sql.push_str(&format!(
             "INSERT INTO {relation} (collected_at, {kind}_id{counted}{more}) \
-             SELECT now() - days * INTERVAL '1 day', 1{value}{zeros} FROM generate_series(0, {days}, {step}) AS days;"
+             SELECT now() - days * INTERVAL '1 day', 1{value}{zeros} FROM generate_series(0, {days}) AS days;"
         ));
     }
     fixture.sql.batch_execute(&sql).await.unwrap();
@@ -82,11 +82,11 @@ fn keep(raw: u16, five_minutes: u16, hour: u16) -> Retention {
 async fn what_is_older_than_it_is_kept_goes_by_chunks_and_the_rest_stays() {
     let fixture = Fixture::new().await;
     let store = fixture.store("a");
-    fill(&fixture, 400, 4).await;
-    let retention = keep(30, 180, 365);
+    fill(&fixture, &RELATIONS, 24).await;
+    let retention = keep(3, 6, 12);
     store.set_retention(&retention).await.unwrap();
     let mut expected = Vec::new();
-    for (relation, days) in RELATIONS.iter().zip([30, 180, 365, 100_000].iter().cycle()) {
+    for (relation, days) in RELATIONS.iter().zip([3, 6, 12, 100_000].iter().cycle()) {
         expected.push((*relation, fixture.expected(relation, *days).await));
     }
 
@@ -97,10 +97,10 @@ async fn what_is_older_than_it_is_kept_goes_by_chunks_and_the_rest_stays() {
         left.push((relation, fixture.chunks(relation).await));
     }
     assert_eq!(left, expected);
-    // A row every four days: the oldest one that is left is within these and its chunk.
+    // A row every day: the oldest one that is left lies in the chunk that the bound cuts.
     for (relation, (least, most)) in RELATIONS
         .iter()
-        .zip([(27, 31), (177, 181), (360, 372), (400, 400)].iter().cycle())
+        .zip([(3, 3), (6, 6), (12, 18), (24, 24)].iter().cycle())
     {
         let oldest = fixture.oldest(relation).await;
         assert!((*least..=*most).contains(&oldest), "{relation}: {oldest}");
@@ -119,7 +119,7 @@ async fn what_is_older_than_it_is_kept_goes_by_chunks_and_the_rest_stays() {
     // The next turn has nothing to do; a shorter retention takes more.
     let turn = store.drop_expired(&retention).await.unwrap().unwrap();
     assert!(turn.dropped.is_empty(), "{turn:?}");
-    let shorter = keep(3, 180, 365);
+    let shorter = keep(2, 6, 12);
     store.set_retention(&shorter).await.unwrap();
     let turn = store.drop_expired(&shorter).await.unwrap().unwrap();
     assert_eq!(
@@ -131,7 +131,7 @@ async fn what_is_older_than_it_is_kept_goes_by_chunks_and_the_rest_stays() {
     );
     let in_force = store.retention_in_force().await.unwrap();
     assert!(in_force.is(&shorter) && !in_force.is(&retention), "{in_force:?}");
-    let noted = "SELECT count(*) FROM virt_retention WHERE dropped_before > now() - INTERVAL '4 days' AND keep = '3 days'";
+    let noted = "SELECT count(*) FROM virt_retention WHERE dropped_before > now() - INTERVAL '3 days' AND keep = '2 days'";
     assert_eq!(fixture.number(noted).await, 3);
 }
 
@@ -139,14 +139,20 @@ async fn what_is_older_than_it_is_kept_goes_by_chunks_and_the_rest_stays() {
 async fn a_chunk_that_is_yet_to_be_rolled_up_stays_until_it_is() {
     let platform = Platform::new().await;
     let fixture = &platform.fixture;
-    fill(fixture, 40, 1).await;
-    let retention = keep(30, 35, 35);
+    let relations = [
+        "virt_vm_metrics",
+        "virt_vm_metrics_5m",
+        "virt_host_metrics",
+        "virt_host_metrics_5m",
+    ];
+    fill(fixture, &relations, 8).await;
+    let retention = keep(3, 4, 12);
     platform.store.set_retention(&retention).await.unwrap();
-    // The bucket that ends where the chunk of 38 days ago does: its samples are in that chunk.
+    // The bucket that ends where the chunk of 6 days ago does: its samples are in that chunk.
     fixture
         .sql
         .batch_execute(
-            "INSERT INTO virt_rollup_pending SELECT date_trunc('day', now(), 'UTC') - INTERVAL '37 days', now(), \
+            "INSERT INTO virt_rollup_pending SELECT date_trunc('day', now(), 'UTC') - INTERVAL '5 days', now(), \
              platform_id, kind, level, NULL FROM virt_platform, (VALUES ('vm', '5m'), ('host', '1h')) AS p (kind, level)",
         )
         .await
@@ -164,9 +170,9 @@ async fn a_chunk_that_is_yet_to_be_rolled_up_stays_until_it_is() {
         !kept.iter().any(|(relation, _)| *relation == "virt_host_metrics"),
         "{kept:?}"
     );
-    assert_eq!(fixture.oldest("virt_vm_metrics").await, 38);
-    assert_eq!(fixture.oldest("virt_host_metrics_5m").await, 38);
-    assert!((29..=31).contains(&fixture.oldest("virt_host_metrics").await));
+    assert_eq!(fixture.oldest("virt_vm_metrics").await, 6);
+    assert_eq!(fixture.oldest("virt_host_metrics_5m").await, 6);
+    assert_eq!(fixture.oldest("virt_host_metrics").await, 3);
 
     // What a platform had left when its collection ended, somebody makes, and then it goes.
     fixture
@@ -179,22 +185,25 @@ async fn a_chunk_that_is_yet_to_be_rolled_up_stays_until_it_is() {
         .unwrap();
     let turn = platform.store.drop_expired(&retention).await.unwrap().unwrap();
     assert!(turn.kept_back.is_empty(), "{turn:?}");
-    assert_eq!(fixture.number("SELECT count(*) FROM virt_rollup_pending").await, 0);
-    assert!((29..=31).contains(&fixture.oldest("virt_vm_metrics").await));
+    assert_eq!(
+        fixture.number("SELECT count(*) FROM virt_rollup_pending").await,
+        0
+    );
+    assert_eq!(fixture.oldest("virt_vm_metrics").await, 3);
 }
 
 #[tokio::test]
 async fn one_collector_at_a_time_drops_and_who_reads_delays_its_chunk_alone() {
     let fixture = Fixture::new().await;
     let store = fixture.store("a");
-    fill(&fixture, 40, 1).await;
-    let retention = keep(30, 180, 365);
+    fill(&fixture, &["virt_vm_metrics", "virt_host_metrics"], 8).await;
+    let retention = keep(3, 180, 365);
     store.set_retention(&retention).await.unwrap();
 
     let reader = fixture.database.connect(Role::Reader).await.unwrap();
     reader
         .batch_execute(
-            "BEGIN; SELECT count(*) FROM virt_vm_metrics WHERE collected_at < now() - INTERVAL '35 days'",
+            "BEGIN; SELECT count(*) FROM virt_vm_metrics WHERE collected_at < now() - INTERVAL '5 days'",
         )
         .await
         .unwrap();
@@ -213,19 +222,19 @@ async fn one_collector_at_a_time_drops_and_who_reads_delays_its_chunk_alone() {
     let turn = one.unwrap().unwrap();
     assert_eq!(turn.delayed.len(), 1, "{turn:?}");
     assert_eq!(turn.delayed[0].0, "virt_vm_metrics");
-    assert_eq!(fixture.oldest("virt_vm_metrics").await, 40);
-    assert!((29..=31).contains(&fixture.oldest("virt_host_metrics").await));
+    assert_eq!(fixture.oldest("virt_vm_metrics").await, 8);
+    assert_eq!(fixture.oldest("virt_host_metrics").await, 3);
 
     reader.batch_execute("COMMIT").await.unwrap();
     let turn = store.drop_expired(&retention).await.unwrap().unwrap();
     assert!(turn.delayed.is_empty(), "{turn:?}");
-    assert!((29..=31).contains(&fixture.oldest("virt_vm_metrics").await));
+    assert_eq!(fixture.oldest("virt_vm_metrics").await, 3);
 }
 
 #[tokio::test]
 async fn the_service_drops_through_the_function_alone_and_the_function_refuses_what_is_young() {
     let fixture = Fixture::new().await;
-    fill(&fixture, 40, 1).await;
+    fill(&fixture, &["virt_vm_metrics"], 8).await;
     let writer = fixture.database.connect(Role::Writer).await.unwrap();
     let reader = fixture.database.connect(Role::Reader).await.unwrap();
     for (client, sql) in [
@@ -255,7 +264,7 @@ async fn the_service_drops_through_the_function_alone_and_the_function_refuses_w
             "{sql}: {error:?}"
         );
     }
-    assert_eq!(fixture.chunks("virt_vm_metrics").await, 41);
+    assert_eq!(fixture.chunks("virt_vm_metrics").await, 9);
     // Nobody's own objects stand in front of what the function names.
     let pinned = "SELECT count(*) FROM pg_proc WHERE prosecdef AND proname LIKE 'virt%' \
                   AND NOT 'search_path=pg_catalog, public, pg_temp' = ANY (coalesce(proconfig, '{}'))";
@@ -267,7 +276,8 @@ async fn a_clock_that_is_set_into_the_future_takes_nothing_with_it() {
     let fixture = Fixture::new().await;
     let store = fixture.store("a");
     // As if the clock had been set a year ahead since: everything is a year old, and nothing is newer.
-    fill(&fixture, 10, 1).await;
+    let raw = ["virt_vm_metrics", "virt_host_metrics", "virt_datastore_metrics"];
+    fill(&fixture, &raw, 4).await;
     fixture
         .sql
         .batch_execute(
@@ -280,33 +290,33 @@ async fn a_clock_that_is_set_into_the_future_takes_nothing_with_it() {
         )
         .await
         .unwrap();
-    let retention = keep(30, 180, 365);
+    let retention = keep(3, 180, 365);
     store.set_retention(&retention).await.unwrap();
     let turn = store.drop_expired(&retention).await.unwrap().unwrap();
     assert!(turn.dropped.is_empty(), "{turn:?}");
-    assert_eq!(fixture.chunks("virt_vm_metrics").await, 11);
+    assert_eq!(fixture.chunks("virt_vm_metrics").await, 5);
 }
 
 #[tokio::test]
 async fn explained_gap_rows_end_with_the_samples_around_them() {
     let platform = Platform::new().await;
     let fixture = &platform.fixture;
-    fill(fixture, 40, 1).await;
+    fill(fixture, &["virt_vm_metrics"], 12).await;
     fixture
         .sql
         .batch_execute(
-            "UPDATE virt_vm SET removed_at = now() - INTERVAL '36 days' WHERE moref = 'vm-2'; \
+            "UPDATE virt_vm SET removed_at = now() - INTERVAL '8 days' WHERE moref = 'vm-2'; \
              INSERT INTO virt_collection_gap (from_time, to_time, platform_id, entity_id, entity_kind, state, reason) \
              SELECT now() - days_from * INTERVAL '1 day', now() - days_to * INTERVAL '1 day', platform_id, \
                     (SELECT vm_id FROM virt_vm WHERE moref = vm), 'vm', state, reason FROM virt_platform, (VALUES \
-               ('vm-1', 39, 35, 'explained', 'expired'), ('vm-1', 39, 10, 'explained', 'expired'), \
-               ('vm-1', 5, 4, 'explained', 'expired'), ('vm-1', 38, 36, 'open', NULL), \
-               ('vm-2', 37, NULL, 'explained', 'removed'), ('vm-3', 37, NULL, 'explained', 'powered_off')) \
+               ('vm-1', 11, 7, 'explained', 'expired'), ('vm-1', 11, 2, 'explained', 'expired'), \
+               ('vm-1', 2, 1, 'explained', 'expired'), ('vm-1', 10, 8, 'open', NULL), \
+               ('vm-2', 9, NULL, 'explained', 'removed'), ('vm-3', 9, NULL, 'explained', 'powered_off')) \
                AS gap (vm, days_from, days_to, state, reason)",
         )
         .await
         .unwrap();
-    let retention = keep(30, 180, 365);
+    let retention = keep(3, 180, 365);
     platform.store.set_retention(&retention).await.unwrap();
     let turn = platform.store.drop_expired(&retention).await.unwrap().unwrap();
     assert_eq!(turn.gaps, 2);
@@ -323,10 +333,10 @@ async fn explained_gap_rows_end_with_the_samples_around_them() {
     assert_eq!(
         left,
         [
-            "vm-1 expired 39",
-            "vm-1 expired 5",
-            "vm-1 open 38",
-            "vm-3 powered_off 37"
+            "vm-1 expired 11",
+            "vm-1 expired 2",
+            "vm-1 open 10",
+            "vm-3 powered_off 9"
         ]
     );
 }
@@ -334,7 +344,7 @@ async fn explained_gap_rows_end_with_the_samples_around_them() {
 #[tokio::test]
 async fn compression_follows_the_edition_and_compressed_chunks_take_samples_and_go_with_the_others() {
     let mut platform = Platform::new().await;
-    let retention = keep(30, 180, 365);
+    let retention = keep(9, 180, 365);
     let probe = platform.store.ready().await.unwrap();
     let compression = platform.store.set_retention(&retention).await.unwrap();
     let policies = "SELECT count(*) FROM timescaledb_information.jobs WHERE hypertable_name IN \
@@ -396,13 +406,20 @@ async fn compression_follows_the_edition_and_compressed_chunks_take_samples_and_
         .write(&platform.lease, &flush(vec![more]))
         .await
         .unwrap();
-    let again = window_of(vm, [0, 20, 40, 60, 80, 100], 1.0);
-    let written = platform.writer.write(&platform.lease, &flush(vec![again])).await;
-    assert!(written.is_ok(), "{written:?}");
+    // Repeated, the whole flush takes the way that leaves out what is there.
+    let again = flush(vec![window_of(vm, [0, 20, 40, 60, 80, 100], 1.0)]);
+    let error = platform.writer.write(&platform.lease, &again).await.unwrap_err();
+    assert_eq!(error.class(), Class::Duplicate, "{error:?}");
+    let written = platform
+        .writer
+        .write_staged(&platform.lease, &again)
+        .await
+        .unwrap();
+    assert_eq!(written.duplicates, 5, "{written:?}");
     assert_eq!(platform.rows().await.1, 6);
 
     // And a compressed chunk goes like any other.
-    fill(&platform.fixture, 40, 1).await;
+    fill(&platform.fixture, &["virt_vm_metrics"], 12).await;
     platform
         .fixture
         .sql
@@ -416,5 +433,5 @@ async fn compression_follows_the_edition_and_compressed_chunks_take_samples_and_
             .any(|dropped| dropped.relation == "virt_vm_metrics"),
         "{turn:?}"
     );
-    assert!((29..=31).contains(&platform.fixture.oldest("virt_vm_metrics").await));
+    assert_eq!(platform.fixture.oldest("virt_vm_metrics").await, 9);
 }
