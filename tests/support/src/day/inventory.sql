@@ -85,7 +85,7 @@ SELECT host.platform_id, 'vm-' || n, format('%s-%s', (ARRAY['web', 'app', 'db', 
        'Debian GNU/Linux 12 (64-bit)', format('vm-%s.example.com', n),
        format('10.100.%s.%s', n / 250, n % 250 + 1), 'guestToolsRunning', '12352',
        clock_timestamp() - INTERVAL '1 day' * (1 + n % 60), pool.resource_pool_id, host.datacenter_id, '/vm/apps',
-       n % 200 = 3, (20 + n % 200) * 1073741824, (n % 100) * 1073741824
+       n % 200 = 3, (20 + n % 200) * 1073741824::bigint, (n % 100) * 1073741824::bigint
 FROM day
 CROSS JOIN generate_series(1, vms) AS n
 JOIN virt_host AS host ON host.moref = 'host-' || 1 + (n - 1) % hosts
@@ -96,7 +96,7 @@ INSERT INTO virt_vm_placement (vm_id, host_id, from_time)
 SELECT vm_id, host_id, host_since FROM virt_vm;
 
 INSERT INTO virt_vm_disk (vm_id, disk_key, label, capacity_bytes, file, is_thin, first_seen_at)
-SELECT vm_id, 1999 + n, 'Hard disk ' || n, (20 + vm_id % 200) * 1073741824,
+SELECT vm_id, 1999 + n, 'Hard disk ' || n, (20 + vm_id % 200) * 1073741824::bigint,
        format('[store-%s] %s/%s_%s.vmdk', 1 + vm_id % datastores, name, name, n), vm_id % 3 > 0, first_seen_at
 FROM day, virt_vm, generate_series(1, 2) AS n;
 
@@ -120,7 +120,7 @@ INSERT INTO virt_datastore (platform_id, moref, name, type, url, overall_status,
                             free_bytes, uncommitted_bytes, is_accessible, maintenance_mode, host_ids, first_seen_at)
 SELECT platform.platform_id, 'datastore-' || n, 'store-' || n, CASE WHEN n % 4 = 0 THEN 'NFS' ELSE 'VMFS' END,
        format('ds:///vmfs/volumes/%s/', md5('store' || n)), 'green', datacenter_id,
-       (8 + n % 4 * 8) * 1099511627776, 0, (1 + n % 3) * 1099511627776, n < datastores, 'normal',
+       (8 + n % 4 * 8) * 1099511627776, (4 + n % 4 * 4) * 1099511627776, (1 + n % 3) * 1099511627776, n < datastores, 'normal',
        ARRAY(SELECT host_id FROM virt_host WHERE platform_id = platform.platform_id), clock_timestamp() - INTERVAL '90 days'
 FROM day
 CROSS JOIN generate_series(1, datastores) AS n

@@ -62,19 +62,19 @@ BEGIN
             disk_write_kibps, disk_read_latency_ms, disk_write_latency_ms, disk_max_latency_ms, network_rx_kibps,
             network_tx_kibps, network_rx_packets_per_second, network_tx_packets_per_second,
             network_rx_dropped_per_second, network_tx_dropped_per_second, power_watts, uptime_seconds)
-        SELECT vm_id, collected_at, 20, host_id, vcpu_count, round(cpu::numeric, 2), vcpu_count * 20 * cpu,
-               vcpu_count * 21 * cpu, round((ready * noise)::numeric, 3), round((ready / 4 * noise)::numeric, 3),
-               round((ready * 1.2)::numeric, 2), round((memory * 100)::numeric, 2), memory_kib * (0.5 + memory / 2),
+        SELECT vm_id, collected_at, 20, host_id, vcpu_count, round(100 * cpu) / 100, vcpu_count * 20 * cpu,
+               vcpu_count * 21 * cpu, round(1000 * (ready * noise)) / 1000, round(1000 * (ready / 4 * noise)) / 1000,
+               round(100 * (ready * 1.2)) / 100, round(100 * (memory * 100)) / 100, memory_kib * (0.5 + memory / 2),
                memory_kib * memory, memory_kib, 60000 + vcpu_count * 12000, memory_kib * 0.05, 0, 0, 0, 0, 0, 0,
                iops * 0.4, iops * 9, iops * 0.6, iops * 15,
-               CASE WHEN iops >= 2 THEN round((0.4 + ready / 2 + noise)::numeric, 2) END,
-               CASE WHEN iops >= 2 THEN round((0.8 + ready / 2 + noise)::numeric, 2) END,
+               CASE WHEN iops >= 2 THEN round(100 * (0.4 + ready / 2 + noise)) / 100 END,
+               CASE WHEN iops >= 2 THEN round(100 * (0.8 + ready / 2 + noise)) / 100 END,
                CASE WHEN iops >= 2 THEN 2 + 8 * noise * noise END,
                network * 3, network * 5, network * 2.5, network * 4, network * 0, network * 0,
                CASE WHEN vm_id % 3 > 0 THEN 2 + cpu / 10 * vcpu_count END,
                extract(epoch FROM collected_at - start_of_hour) + 86400 * (1 + vm_id % 60)
         FROM (
-            SELECT vm.*, collected_at, noise,
+            SELECT vm.*,
                    CASE WHEN idles THEN 0.3 + 0.5 * noise
                         WHEN is_busy THEN 88 + 11 * noise
                         ELSE least(100, 100 * level * wave * (0.7 + 0.6 * noise)) END AS cpu,
@@ -104,20 +104,20 @@ BEGIN
             network_rx_kibps, network_tx_kibps, network_rx_packets_per_second, network_tx_packets_per_second,
             network_rx_dropped_per_second, network_tx_dropped_per_second, network_rx_errors_per_second,
             network_tx_errors_per_second, power_watts, uptime_seconds)
-        SELECT host_id, collected_at, 20, round((cpu * 100)::numeric, 2), round((cpu * 95)::numeric, 2),
-               capacity_mhz * cpu, capacity_mhz * cpu * 1.05, capacity_mhz, round((cpu * 3 * noise)::numeric, 3),
-               round((cpu * noise)::numeric, 3), round((cpu * 2)::numeric, 2), round((memory * 100)::numeric, 2),
+        SELECT host_id, collected_at, 20, round(100 * (cpu * 100)) / 100, round(100 * (cpu * 95)) / 100,
+               capacity_mhz * cpu, capacity_mhz * cpu * 1.05, capacity_mhz, round(1000 * (cpu * 3 * noise)) / 1000,
+               round(1000 * (cpu * noise)) / 1000, round(100 * (cpu * 2)) / 100, round(100 * (memory * 100)) / 100,
                memory_kib * memory, memory_kib * memory / 3, memory_kib * memory, memory_kib, memory_kib * 0.02,
                memory_kib * 0.05, 0, 0, 0, 0, 0, 0, 8000 * cpu * noise, 90000 * cpu * noise, 12000 * cpu * noise,
-               150000 * cpu * noise, round((0.5 + noise)::numeric, 2), round((0.9 + noise)::numeric, 2),
+               150000 * cpu * noise, round(100 * (0.5 + noise)) / 100, round(100 * (0.9 + noise)) / 100,
                3 + 10 * noise * noise, 30000 * cpu * noise, 50000 * cpu * noise, 25000 * cpu * noise,
                40000 * cpu * noise, 0, 0, 0, 0, 250 + 400 * cpu,
                extract(epoch FROM collected_at - start_of_hour) + 86400 * (5 + host_id % 80)
         FROM (
-            SELECT host.*, minute + INTERVAL '20 seconds' * n AS collected_at, noise,
-                   least(0.99, level * wave * (0.9 + 0.2 * noise)) AS cpu,
-                   0.3 + 0.6 * level + 0.02 * noise AS memory
-            FROM (SELECT host.*, minute, n, random() AS noise,
+            SELECT host.*,
+                   CASE WHEN is_busy THEN 0.9 + 0.08 * noise ELSE level * wave * (0.9 + 0.2 * noise) END AS cpu,
+                   CASE WHEN is_busy THEN 0.93 ELSE 0.3 + 0.6 * level + 0.02 * noise END AS memory
+            FROM (SELECT host.*, minute + INTERVAL '20 seconds' * n AS collected_at, random() AS noise,
                          0.8 + 0.3 * sin(2 * pi() * extract(epoch FROM minute) / 86400 - 2 + phase) AS wave
                   FROM generate_series(start_of_hour, start_of_hour + INTERVAL '59 minutes', '1 minute') AS minute,
                        day_host AS host, generate_series(1, 3) AS n
