@@ -30,6 +30,7 @@ use crate::budget::Budget;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Chain;
+use crate::ingest::rollups;
 use crate::ingest::writers::Writers;
 use crate::listen;
 use crate::listen::tls::{Tls, TlsError};
@@ -193,6 +194,7 @@ impl App {
             database: database.clone(),
             database_health: health.clone(),
             writers: Writers::new(database.clone()),
+            rollup_turns: rollups::Turns::default(),
             budget: Budget::new(memory),
             owner: owner.clone(),
             standing,

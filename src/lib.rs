@@ -20,7 +20,8 @@
 //! | [`ingest::queue`] | one queue per platform, inside the byte budget; when it is full the poller waits |
 //! | [`ingest::chain`] | rows join the chain behind the watermark; every step becomes a gap row |
 //! | [`ingest::flush`] | whole windows of one platform, one transaction at a time |
-//! | [`store::copy`] | fence, binary COPY, gap rows, COMMIT; then the watermarks move |
+//! | [`store::copy`] | fence, binary COPY, gap rows, notes of what to roll up, COMMIT; then the watermarks move |
+//! | [`ingest::rollups`] | what was noted is made anew by 5 minutes, hour and day |
 //!
 //! # Modules, bottom to top
 //!
@@ -33,7 +34,7 @@
 //! | 2 | [`config`] | the file's form and the validated form |
 //! | 3 | [`telemetry`] [`supervise`] | metrics and logs; named tasks that stop in order |
 //! | 4 | [`budget`] [`listen`] [`soap`] [`store`] | the byte budget; connections of HTTP and their limits; bytes ⇄ typed calls; rows ⇄ TimescaleDB |
-//! | 5 | [`vsphere`] [`ingest`] | a platform in domain terms; windows → committed rows |
+//! | 5 | [`vsphere`] [`ingest`] | a platform in domain terms; windows → committed rows → roll-ups |
 //! | 6 | [`inventory`] [`collect`] [`operate`] [`registrar`] | who there is; whom to poll when, and from where; actions on VMs; changes of the registry |
 //! | 7 | [`admin`] [`api`] | `/metrics`, `/livez`, `/readyz`; what people and scripts may read and do |
 //! | 8 | [`app`] | builds, wires, starts and stops |

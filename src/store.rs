@@ -22,6 +22,7 @@
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
 //! | [`copy`] | samples and gap rows of one platform, in one transaction |
+//! | [`rollup`] | samples by 5 minutes, hour and day, and which of them have to be made |
 //!
 //! Invariants:
 //! - Every wait for the server has a deadline, and the server has its own, shorter one.
@@ -43,6 +44,7 @@ pub mod operation;
 mod probe;
 pub mod reading;
 pub mod registry;
+pub mod rollup;
 pub mod token;
 mod types;
 pub mod watermark;

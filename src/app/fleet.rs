@@ -17,6 +17,7 @@ use crate::admin::DatabaseHealth;
 use crate::budget::Budget;
 use crate::clock::WallClock;
 use crate::config::{Collection, Trust};
+use crate::ingest::rollups;
 use crate::ingest::writers::Writers;
 use crate::model::status::PlatformState;
 use crate::store::collectors::Standing;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) database_health: watch::Receiver<DatabaseHealth>,
     pub(super) writers: Writers,
+    pub(super) rollup_turns: rollups::Turns,
     pub(super) budget: Budget,
     pub(super) owner: Owner,
     pub(super) standing: watch::Receiver<Standing>,
@@ -113,6 +115,7 @@ impl Fleet {
             database,
             database_health,
             writers,
+            rollup_turns,
             budget,
             owner,
             standing,
@@ -127,6 +130,7 @@ impl Fleet {
             database: database.clone(),
             database_health: database_health.clone(),
             writers: writers.clone(),
+            rollup_turns: rollup_turns.clone(),
             share: budget.share(),
             owner: owner.clone(),
             standing: standing.clone(),

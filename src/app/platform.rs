@@ -1,7 +1,7 @@
 //! One platform, from its lease to its loops.
 //!
-//! Tasks, all under the platform's lease and stopped with it: `lease` (renews), `flush`, `discovery`, `live`, `ring`,
-//! `operations`, `status`. While another collector holds the lease none of them runs, and there is no session.
+//! Tasks, all under the platform's lease and stopped with it: `lease` (renews), `flush`, `rollups`, `discovery`, `live`,
+//! `ring`, `operations`, `status`. While another collector holds the lease none of them runs, and there is no session.
 //!
 //! Never does: deciding whether the platform is to be taken or handed over; that is the [`Standing`]'s.
 
@@ -31,6 +31,9 @@ use crate::ingest::chain::Watermarks;
 use crate::ingest::flush::FlushLoop;
 use crate::ingest::flush::Readiness;
 use crate::ingest::queue::Queue;
+use crate::ingest::rollups;
+use crate::ingest::rollups::RollupReport;
+use crate::ingest::rollups::Rollups;
 use crate::ingest::writers::Writers;
 use crate::inventory;
 use crate::inventory::Discovery;
@@ -50,6 +53,7 @@ use crate::supervise::trigger::Triggered;
 use crate::supervise::trigger::trigger;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::PlatformMetrics;
+use crate::telemetry::metrics::RollupMetrics;
 use crate::telemetry::metrics::platform_status;
 use crate::units::Stamp;
 use crate::vsphere;
@@ -88,6 +92,7 @@ pub(super) struct Parts {
     pub(super) database: Database,
     pub(super) database_health: watch::Receiver<DatabaseHealth>,
     pub(super) writers: Writers,
+    pub(super) rollup_turns: rollups::Turns,
     pub(super) share: Share,
     pub(super) owner: Owner,
     pub(super) standing: watch::Receiver<Standing>,
@@ -103,6 +108,7 @@ pub(super) struct Platform {
     metrics: PlatformMetrics,
     live: Triggered<PollReport>,
     ring: Triggered<RingReport>,
+    rollups: Triggered<RollupReport>,
     discovery: Triggered<DiscoveryReport>,
     health: watch::Sender<live::Health>,
     owned: Arc<AtomicBool>,
@@ -114,6 +120,7 @@ pub(super) struct Platform {
 pub struct PlatformHandle {
     live: Trigger<PollReport>,
     ring: Trigger<RingReport>,
+    rollups: Trigger<RollupReport>,
     discovery: Trigger<DiscoveryReport>,
     health: watch::Receiver<live::Health>,
     owned: Arc<AtomicBool>,
@@ -135,6 +142,12 @@ impl PlatformHandle {
     /// Fills gaps now and reports; `None` when the platform is being stopped.
     pub async fn back_fill_now(&self) -> Option<RingReport> {
         self.ring.fire().await
+    }
+
+    /// Makes all roll-ups now that are noted, also those that are not due, and reports; `None` when the platform is
+    /// being stopped.
+    pub async fn roll_up_now(&self) -> Option<RollupReport> {
+        self.rollups.fire().await
     }
 
     /// True when the last poll went well.
@@ -159,6 +172,7 @@ impl Platform {
     pub(super) fn new(parts: Parts) -> (Self, PlatformHandle) {
         let (live, live_triggered) = trigger();
         let (ring, ring_triggered) = trigger();
+        let (rollups, rollups_triggered) = trigger();
         let (discovery, discovery_triggered) = trigger();
         let (health, health_seen) = watch::channel(live::Health::Unknown);
         let metrics = PlatformMetrics::new(&parts.wanted.platform.name);
@@ -167,6 +181,7 @@ impl Platform {
         let handle = PlatformHandle {
             live,
             ring,
+            rollups,
             discovery,
             health: health_seen,
             owned: Arc::clone(&owned),
@@ -179,6 +194,7 @@ impl Platform {
                 metrics,
                 live: live_triggered,
                 ring: ring_triggered,
+                rollups: rollups_triggered,
                 discovery: discovery_triggered,
                 health,
                 owned,
@@ -360,6 +376,7 @@ impl Platform {
             attributes,
             database,
             writers,
+            rollup_turns,
             share,
             asked,
             clock,
@@ -402,6 +419,17 @@ impl Platform {
             database_metrics: DatabaseMetrics::new(),
         };
         spawn("flush", Box::pin(flush.run(stopping())));
+
+        let rollups = Rollups {
+            lease: lease.clone(),
+            database: database.clone(),
+            turns: rollup_turns.clone(),
+            triggered: self.rollups.clone(),
+            lost: lost.clone(),
+            metrics: RollupMetrics::new(name),
+            database_metrics: DatabaseMetrics::new(),
+        };
+        spawn("rollups", Box::pin(rollups.run(stopping())));
 
         let discovery = Discovery {
             lease: lease.clone(),

@@ -1,4 +1,4 @@
-//! Samples and gap rows of one platform into the database, all or nothing.
+//! Samples and gap rows of one platform into the database, all or nothing, and the notes of what is to be rolled up.
 //!
 //! Owns: the transaction that stores a flush. Never does: resending. After any error the flush is thrown away, the
 //! watermarks are read again, and the source is asked again.
@@ -35,6 +35,7 @@ use crate::store::connect::{Database, Dedicated, Parameter, bounded, commit};
 use crate::store::error::{Class, Error};
 use crate::store::lease::{Lease, begin_fenced};
 use crate::store::probe;
+use crate::store::rollup::{self, Touched};
 use crate::units::Stamp;
 
 /// Bytes encoded before they are handed to the connection: large enough that the hand-over costs nothing, small
@@ -161,6 +162,7 @@ pub struct Writer {
     ask_gaps: Statement,
     insert_gaps: Statement,
     end_silence: Statement,
+    note_rollups: Statement,
     usable: bool,
 }
 
@@ -224,7 +226,14 @@ impl Database {
         });
         let (host, vm, delete_gaps, ask_gaps, insert_gaps) = prepared.await?;
         let end_silence = [Type::INT4, Type::TEXT_ARRAY, Type::INT4_ARRAY];
-        let end_silence = bounded(PREPARE, connection.prepare_typed(END_SILENCE, &end_silence)).await?;
+        let prepared = bounded(PREPARE, async {
+            future::try_join(
+                connection.prepare_typed(END_SILENCE, &end_silence),
+                connection.prepare_typed(rollup::NOTE, &rollup::NOTE_TYPES),
+            )
+            .await
+        });
+        let (end_silence, note_rollups) = prepared.await?;
         let direct = Tables { host, vm };
         Ok(Writer {
             id,
@@ -235,6 +244,7 @@ impl Database {
             ask_gaps,
             insert_gaps,
             end_silence,
+            note_rollups,
             usable: true,
         })
     }
@@ -361,7 +371,7 @@ impl Writer {
     }
 
     /// The transaction: BEGIN, the fence and the first COPY leave in one round trip, the end of one COPY with the
-    /// start of the next, the end of the last one with the gap rows.
+    /// start of the next, the end of the last one with what goes beside them.
     async fn transact(&self, lease: &Lease, flush: &Flush, stage: Option<&Stage>) -> Result<Written, Error> {
         let mut written = Written::default();
         let tables = stage.map_or(&self.direct, |stage| &stage.copy);
@@ -377,16 +387,16 @@ impl Writer {
         begun?;
         let mut sink = started?;
         if current.is_none() {
-            Box::pin(self.write_gaps(lease, flush)).await?;
+            Box::pin(self.write_beside(lease, flush)).await?;
         }
         while let (Some((kind, windows)), Some(open)) = (current.take(), sink.take()) {
             let (open, sent) = send(open, kind, &windows, &mut written).await?;
             let next = kinds.next();
             let is_last = next.is_none();
             let start = next.as_ref().map(|(kind, _)| tables.of(*kind));
-            let (stored, started, gaps) = future::join3(finish(open), self.start(start), async {
+            let (stored, started, beside) = future::join3(finish(open), self.start(start), async {
                 if is_last {
-                    Box::pin(self.write_gaps(lease, flush)).await
+                    Box::pin(self.write_beside(lease, flush)).await
                 } else {
                     Ok(())
                 }
@@ -402,7 +412,7 @@ impl Writer {
                 });
             }
             sink = started?;
-            gaps?;
+            beside?;
             written.add_rows(kind, sent);
             current = next;
         }
@@ -434,8 +444,8 @@ impl Writer {
         }
     }
 
-    /// Deletes, marks and adds gap rows, in one round trip.
-    async fn write_gaps(&self, lease: &Lease, flush: &Flush) -> Result<(), Error> {
+    /// Deletes, marks and adds gap rows, and notes what is to be rolled up, in one round trip.
+    async fn write_beside(&self, lease: &Lease, flush: &Flush) -> Result<(), Error> {
         const ATTEMPT: &str = "store gap rows";
         let platform = lease.platform.0;
         let ids = |gaps: &[GapId]| gaps.iter().map(|gap| gap.0).collect::<Vec<i64>>();
@@ -490,9 +500,18 @@ impl Writer {
                 [&platform, &kinds, &entities, &from, &to, &initial, &reason, &hint];
             self.connection.execute(&self.insert_gaps, &rows).await
         };
+        let touched = Touched::by(&flush.windows);
+        let note = async {
+            if touched.is_empty() {
+                return Ok(0);
+            }
+            self.connection
+                .execute(&self.note_rollups, &touched.parameters(&platform))
+                .await
+        };
         // Sent in this order: the gap without an end goes before the one that takes its place comes.
-        let all = Box::pin(future::join4(delete, ask, end_silence, insert));
-        let (deleted, asked, ended, inserted) = bounded(ATTEMPT, async { Ok(all.await) }).await?;
+        let all = Box::pin(future::join5(delete, ask, end_silence, insert, note));
+        let (deleted, asked, ended, inserted, noted) = bounded(ATTEMPT, async { Ok(all.await) }).await?;
         let refused = |source| Error::statement(ATTEMPT, source);
         let (found, _, _, _) = (
             deleted.map_err(refused)?,
@@ -500,6 +519,7 @@ impl Writer {
             ended.map_err(refused)?,
             inserted.map_err(refused)?,
         );
+        noted.map_err(|source| Error::statement("note what is to be rolled up", source))?;
         let expected = u64::try_from(done.len()).unwrap_or(u64::MAX);
         if found != expected {
             // Someone else closed a gap of ours: its residue would be a second explanation of the same step.

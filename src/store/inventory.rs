@@ -24,6 +24,7 @@ use crate::model::status::PlatformStatus;
 use crate::store::connect::{Checkout, Database, Parameter};
 use crate::store::error::Error;
 use crate::store::lease::Lease;
+use crate::store::rollup::Touched;
 use crate::units::Stamp;
 
 pub(in crate::store) use tables::{OBJECTS, PARTS};
@@ -275,7 +276,10 @@ impl Database {
             (&lease.platform.0 as _, Type::INT4),
             (&server_now as _, Type::TIMESTAMPTZ),
         ];
-        connection.execute(CAPACITY, &parameters).await?;
+        if connection.execute(CAPACITY, &parameters).await? > 0 {
+            let touched = Touched::by_datastores(server_now);
+            touched.note(&connection, lease.platform.0).await?;
+        }
         connection
             .execute(
                 SYNCED,

@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use crate::model::gap::Reason;
 use crate::model::ids::EntityKind;
+use crate::model::rollup::Level;
 use crate::model::status::PlatformState;
 use crate::units::Stamp;
 
@@ -99,6 +100,16 @@ metrics_table! {
         "Transactions of samples, by result (ok, error, unknown, fenced).";
     FLUSH_DURATION = "virt_collector_flush_duration_seconds", Kind::Histogram(FLUSH_BUCKETS), ["platform"],
         "From the first statement to the commit.";
+    ROLLUP_BUCKETS = "virt_collector_rollup_buckets_total", Kind::Counter, ["platform", "level"],
+        "Buckets made of hosts, of VMs or of datastores, by level (5m, 1h, 1d).";
+    ROLLUP_ROWS = "virt_collector_rollup_rows_total", Kind::Counter, ["platform"],
+        "Rows written to the tables of roll-ups.";
+    ROLLUP_DURATION = "virt_collector_rollup_duration_seconds", Kind::Histogram(FLUSH_BUCKETS), ["platform"],
+        "Transactions that made roll-ups, from the first statement to the commit.";
+    ROLLUP_PENDING = "virt_collector_rollup_pending", Kind::Gauge, ["platform"],
+        "Notes of buckets that are yet to be made, due or not.";
+    ROLLUP_FIRST_DUE = "virt_collector_rollup_first_due_timestamp_seconds", Kind::Gauge, ["platform"],
+        "When the first of them is due, in the database's clock; 0 where there is none. Long past: roll-ups are not made.";
     ENTITIES_SKIPPED = "virt_collector_entities_skipped_total", Kind::Counter, ["platform"],
         "Entities left out of a poll because the server refused them alone.";
     BATCH_SIZE = "virt_collector_entities_per_request", Kind::Gauge, ["platform"],
@@ -510,6 +521,48 @@ impl PlatformMetrics {
         if let Some(counter) = self.logins.get(result as usize) {
             counter.increment(1);
         }
+    }
+}
+
+/// What is counted about a platform's roll-ups.
+#[derive(Debug, Clone)]
+pub struct RollupMetrics {
+    buckets: [Counter; Level::ALL.len()],
+    rows: Counter,
+    duration: Histogram,
+    pending: Gauge,
+    first_due: Gauge,
+}
+
+impl RollupMetrics {
+    /// Registers a platform's series.
+    #[must_use]
+    pub fn new(platform: &str) -> Self {
+        let name = platform.to_owned();
+        Self {
+            buckets: Level::ALL
+                .map(|level| counter!(ROLLUP_BUCKETS, "platform" => name.clone(), "level" => level.as_str())),
+            rows: counter!(ROLLUP_ROWS, "platform" => name.clone()),
+            duration: histogram!(ROLLUP_DURATION, "platform" => name.clone()),
+            pending: gauge!(ROLLUP_PENDING, "platform" => name.clone()),
+            first_due: gauge!(ROLLUP_FIRST_DUE, "platform" => name),
+        }
+    }
+
+    /// A transaction was committed. Buckets are by level, finest first.
+    pub fn made(&self, buckets: [u64; Level::ALL.len()], rows: u64, took: Duration) {
+        for (counter, n) in self.buckets.iter().zip(buckets) {
+            counter.increment(n);
+        }
+        self.rows.increment(rows);
+        self.duration.record(took);
+    }
+
+    /// What is yet to be made.
+    pub fn pending(&self, notes: u64, first_due: Option<Stamp>) {
+        self.pending
+            .set(count(usize::try_from(notes).unwrap_or(usize::MAX)));
+        self.first_due.set(first_due.map_or(0.0, Stamp::as_seconds_f64));
     }
 }
 

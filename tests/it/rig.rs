@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use support::database::{Database, Role};
+use support::oracle::rollups::Rollups;
 use support::oracle::{self, Verdict};
 use virt_collector::app::App;
 use virt_collector::collect::live::PollReport;
@@ -14,6 +15,7 @@ use virt_collector::config::{
     Account, Admin, Collection, Config, DatabaseTls, HostDisk, Keys, Log, LogFormat, Password, Platform,
     PlatformKind, Trust,
 };
+use virt_collector::ingest::rollups::RollupReport;
 use virt_collector::telemetry::metrics::{self, Handle};
 use virt_collector::units::ByteSize;
 use vsphere_simulator::{ClockMode, Simulator, Spec};
@@ -221,6 +223,14 @@ impl Rig {
             .unwrap()
     }
 
+    /// What the oracle says of the roll-ups.
+    pub(crate) async fn rollups(&self) -> Rollups {
+        let client = self.client().await;
+        oracle::rollups::check(&client, PLATFORM, &self.simulator.truth())
+            .await
+            .unwrap()
+    }
+
     /// What the oracle says of everything stored so far.
     pub(crate) async fn verdict(&self) -> Verdict {
         let truth = self.simulator.truth();
@@ -268,6 +278,16 @@ impl Daemon {
         report
             .unwrap_or_else(|_| panic!("no back-fill within {DEADLINE:?}; {}", self.0.summary()))
             .unwrap()
+    }
+
+    /// Makes all roll-ups that are noted, due or not.
+    pub(crate) async fn roll_up(&self) -> RollupReport {
+        let made = tokio::time::timeout(DEADLINE, self.0.platform(PLATFORM).unwrap().roll_up_now()).await;
+        let report = made
+            .unwrap_or_else(|_| panic!("no roll-ups within {DEADLINE:?}; {}", self.0.summary()))
+            .unwrap();
+        assert_eq!(report.error, None);
+        report
     }
 
     pub(crate) async fn stop(self) {

@@ -13,6 +13,7 @@ mod credential;
 mod inventory;
 mod lease;
 mod reading;
+mod rollup;
 mod schema;
 
 use std::collections::{BTreeMap, HashMap};

@@ -19,6 +19,7 @@
 
 mod chain;
 pub(crate) mod columns;
+pub mod rollups;
 pub(crate) mod rows;
 mod verdict;
 
