@@ -6,12 +6,12 @@
 //!
 //! Tasks: `database` (looks at its health), `collectors` (announces this one, looks at the others, and says which
 //! platforms to take and which to hand over), `registry` (says which platforms run here), `operations heard` (tells them
-//! of actions that enter the queue), and per platform those of
-//! [`platform`].
+//! of actions that enter the queue), `retention` (drops what is too old), and per platform those of [`platform`].
 
 mod fleet;
 pub mod platform;
 mod registry;
+mod retention;
 mod status;
 
 use std::collections::BTreeSet;
@@ -44,11 +44,13 @@ use crate::store::reading::Reader;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::DatabaseMetrics;
 use crate::telemetry::metrics::Handle;
+use crate::telemetry::metrics::RetentionMetrics;
 use crate::vsphere;
 
 use fleet::Fleet;
 pub use platform::PlatformHandle;
 use registry::{Registry, Wanted};
+use retention::Retention;
 
 /// For one trial that the API was asked for; less than a request may take.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(30);
@@ -122,6 +124,7 @@ impl App {
             database,
             collection,
             inventory,
+            retention: kept,
             admin: endpoint,
             api: api_settings,
             log: _,
@@ -161,6 +164,14 @@ impl App {
             },
             &tasks,
         );
+
+        let retention = Retention {
+            kept,
+            database: database.clone(),
+            health: health.clone(),
+            metrics: RetentionMetrics::new(),
+        };
+        tasks.spawn("retention", retention.keep(tasks.stopping()));
 
         if let (Some(api), Some(listener)) = (&api_settings, api_listener) {
             let context = api::Context::new(api::Parts {

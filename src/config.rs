@@ -35,6 +35,8 @@ pub struct Config {
     pub collection: Collection,
     /// What is kept of hosts and VMs.
     pub inventory: Inventory,
+    /// How long samples and roll-ups are kept.
+    pub retention: Retention,
     /// The daemon's own HTTP endpoint.
     pub admin: Admin,
     /// The admin API, where it is on.
@@ -128,6 +130,63 @@ pub enum HostDisk {
 pub struct Inventory {
     /// Names of custom attributes of VMs; of no other is anything stored.
     pub custom_attributes: Vec<String>,
+}
+
+/// How long samples and roll-ups are kept; no coarser one shorter than a finer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Samples, and the gap rows between them.
+    pub raw: Keep,
+    /// Roll-ups by 5 minutes.
+    pub five_minutes: Keep,
+    /// By hour.
+    pub hour: Keep,
+    /// By day.
+    pub day: Keep,
+    /// When samples are compressed, where the database can; `Keep::Forever` stands for never.
+    pub compress_after: Keep,
+}
+
+impl Default for Retention {
+    /// What the file says where it says nothing; a test holds the two together.
+    fn default() -> Self {
+        Self {
+            raw: Keep::Days(30),
+            five_minutes: Keep::Days(180),
+            hour: Keep::Days(730),
+            day: Keep::Forever,
+            compress_after: Keep::Days(7),
+        }
+    }
+}
+
+/// How long something is kept. A day is 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keep {
+    /// Days.
+    Days(u16),
+    /// No end.
+    Forever,
+}
+
+impl Keep {
+    /// `None` for ever.
+    #[must_use]
+    pub const fn days(self) -> Option<i32> {
+        match self {
+            Self::Days(days) => Some(days as i32),
+            Self::Forever => None,
+        }
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Days(days) => write!(f, "{days} days"),
+            Self::Forever => f.write_str("for ever"),
+        }
+    }
 }
 
 /// The daemon's own HTTP endpoint.

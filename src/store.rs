@@ -21,6 +21,9 @@
 //! | [`reading`] | the inventory as the API shows it, page by page |
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
+//! | [`reader`] | accounts that read, for dashboards and people |
+//! | [`retention`] | what is kept how long, what is dropped, what is compressed |
+//! | [`wipe`] | everything of one platform, gone |
 //! | [`copy`] | samples and gap rows of one platform, in one transaction |
 //! | [`rollup`] | samples by 5 minutes, hour and day, and which of them have to be made |
 //!
@@ -42,12 +45,15 @@ pub mod lease;
 pub mod migrate;
 pub mod operation;
 mod probe;
+pub mod reader;
 pub mod reading;
 pub mod registry;
 pub mod rollup;
+pub mod retention;
 pub mod token;
 mod types;
 pub mod watermark;
+pub mod wipe;
 
 pub use connect::{Database, Listener, Settings};
 pub use copy::{Flush, Writer, Written};

@@ -1155,6 +1155,133 @@ COMMENT ON COLUMN virt_retention.keep IS 'How long; NULL for ever.';
 COMMENT ON COLUMN virt_retention.checked_at IS 'When the service last looked for what is older.';
 COMMENT ON COLUMN virt_retention.dropped_before IS 'What is older than this has been dropped; NULL while nothing was.';
 
+-- What the service may drop, and no more: the oldest chunk of a relation, once it is as old as is kept. One chunk a
+-- call, so that each is a transaction of its own, waits little for whoever reads it, and leaves nothing half done.
+--
+-- Age is counted from the clock or from the newest chunk of samples, whichever is earlier: a clock of the server that
+-- is set into the future takes nothing with it.
+CREATE FUNCTION virt_drop_chunks(relation text, keep interval)
+RETURNS TABLE (
+    chunk_end timestamptz,
+    pending bigint
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    of_kind text;
+    of_level text;
+    first timestamptz;
+    newest timestamptz;
+BEGIN
+    SELECT matched[1], coalesce(matched[2], 'raw') INTO of_kind, of_level
+    FROM regexp_match(relation, '^virt_(host|vm|datastore)_metrics(?:_(5m|1h|1d))?$') AS matched;
+    IF of_kind IS NULL THEN
+        RAISE EXCEPTION '"%" holds neither samples nor roll-ups', relation USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF keep IS NULL OR keep < INTERVAL '2 days' THEN
+        RAISE EXCEPTION 'nothing that is younger than 2 days is dropped: back-fill works there'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+
+    SELECT max(chunks.range_end) INTO newest
+    FROM timescaledb_information.chunks AS chunks
+    WHERE chunks.hypertable_schema = 'public'
+      AND chunks.hypertable_name IN ('virt_host_metrics', 'virt_vm_metrics', 'virt_datastore_metrics');
+    SELECT chunks.range_start, chunks.range_end INTO first, chunk_end
+    FROM timescaledb_information.chunks AS chunks
+    WHERE chunks.hypertable_schema = 'public' AND chunks.hypertable_name = relation
+      AND chunks.range_end <= least(clock_timestamp(), newest) - keep
+    ORDER BY chunks.range_start
+    LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+
+    -- Nothing goes that is yet to be rolled up, nor what a bucket that is yet to be made will be written to. What was
+    -- left of a platform that has been removed since keeps nothing.
+    SELECT count(*) INTO pending
+    FROM virt_rollup_pending AS rollup
+    JOIN virt_platform AS platform ON platform.platform_id = rollup.platform_id
+    CROSS JOIN LATERAL (
+        SELECT CASE rollup.level WHEN '5m' THEN INTERVAL '5 minutes' WHEN '1h' THEN INTERVAL '1 hour'
+                                 ELSE INTERVAL '24 hours' END
+    ) AS bucket (width)
+    WHERE platform.removed_at IS NULL
+      AND rollup.kind = of_kind
+      AND rollup.level = ANY (CASE of_level
+          WHEN 'raw' THEN ARRAY['5m'] WHEN '5m' THEN ARRAY['5m', '1h'] WHEN '1h' THEN ARRAY['1h', '1d']
+          ELSE ARRAY['1d'] END)
+      AND rollup.bucket >= first AND rollup.bucket - bucket.width < chunk_end;
+    IF pending = 0 THEN
+        PERFORM drop_chunks(format('public.%I', relation)::regclass, older_than => chunk_end);
+    END IF;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION virt_drop_chunks(text, interval) IS 'Drops the oldest chunk of samples or roll-ups, if all of it is older than what is kept, which is at least 2 days. Returns its end, and how many buckets of roll-ups that need it are pending: with any, it was not dropped. No row: there is nothing to drop.';
+
+-- Compression of samples is a matter of the edition and the version of TimescaleDB, which may change under a fixed
+-- schema: so it is looked at again and again, and brought to what is wanted. Older versions lose rows where an insert
+-- with ON CONFLICT meets a compressed chunk, as a repeated flush would.
+CREATE FUNCTION virt_compress_after(age interval)
+RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    relation text;
+    entity text;
+    installed integer[];
+    policy interval;
+    has_policy boolean;
+BEGIN
+    IF age < INTERVAL '2 days' THEN
+        RAISE EXCEPTION 'nothing that is younger than 2 days is compressed: back-fill works there'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF current_setting('timescaledb.license', true) IS DISTINCT FROM 'timescale' THEN
+        RETURN 'edition';
+    END IF;
+    SELECT string_to_array(substring(extversion FROM '^\d+\.\d+\.\d+'), '.')::integer[] INTO installed
+    FROM pg_extension WHERE extname = 'timescaledb';
+    IF installed < ARRAY[2, 18, 1] THEN
+        RETURN 'version';
+    END IF;
+
+    -- Several collectors may come by at once.
+    PERFORM pg_advisory_xact_lock(hashtextextended('virt_compress_after', 0));
+    FOR relation, entity IN VALUES ('virt_host_metrics', 'host_id'), ('virt_vm_metrics', 'vm_id') LOOP
+        IF age IS NOT NULL AND NOT (
+            SELECT hypertables.compression_enabled FROM timescaledb_information.hypertables AS hypertables
+            WHERE hypertables.hypertable_schema = 'public' AND hypertables.hypertable_name = relation)
+        THEN
+            EXECUTE format('ALTER TABLE public.%I SET (timescaledb.compress, timescaledb.compress_segmentby = %L, '
+                           'timescaledb.compress_orderby = %L)', relation, entity, 'collected_at DESC');
+        END IF;
+        SELECT (jobs.config ->> 'compress_after')::interval INTO policy
+        FROM timescaledb_information.jobs AS jobs
+        WHERE jobs.hypertable_schema = 'public' AND jobs.hypertable_name = relation
+          AND jobs.proc_name = 'policy_compression';
+        has_policy := FOUND;
+        IF has_policy AND policy IS DISTINCT FROM age THEN
+            PERFORM remove_compression_policy(format('public.%I', relation)::regclass, if_exists => true);
+            has_policy := false;
+        END IF;
+        IF age IS NOT NULL AND NOT has_policy THEN
+            PERFORM add_compression_policy(format('public.%I', relation)::regclass, age, if_not_exists => true);
+        END IF;
+    END LOOP;
+    RETURN CASE WHEN age IS NULL THEN 'off' ELSE 'on' END;
+END
+$$;
+COMMENT ON FUNCTION virt_compress_after(interval) IS 'Brings compression of samples to what is wanted: chunks older than this, at least 2 days; NULL for none, what is compressed stays so. Returns on, off, edition (only the Community edition of TimescaleDB compresses) or version (it does from 2.18.1 on). Calling it again changes nothing.';
+
+REVOKE EXECUTE ON FUNCTION virt_drop_chunks(text, interval), virt_compress_after(interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION virt_drop_chunks(text, interval), virt_compress_after(interval) TO virt_writer;
+
 ------------------------------------------------------------------------------------------------------------------
 -- One name for samples and roll-ups
 ------------------------------------------------------------------------------------------------------------------

@@ -11,13 +11,16 @@ use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::config;
 use crate::config::Config;
+use crate::config::Keep;
 use crate::config::{Password, Trust};
 use crate::error::Chain;
 use crate::store;
 use crate::store::Database;
+use crate::store::Edition;
 use crate::store::Owner;
 use crate::store::Settings;
 use crate::store::registry::Source;
+use crate::store::retention::{Compression, InForce};
 use crate::vsphere;
 use crate::vsphere::Trial;
 
@@ -82,9 +85,9 @@ impl Check {
                 format!("{path}: {}", counted(config.platforms.len(), "platform")),
             )];
             self.show(&tried);
-            let (database, registered) = database(settings, &config.keys.file).await;
-            self.show(std::slice::from_ref(&database));
-            tried.push(database);
+            let (found, registered) = database(settings, &config).await;
+            self.show(&found);
+            tried.extend(found);
             let is_configured = |name: &str| config.platforms.iter().any(|platform| platform.name == name);
             let registered = registered
                 .iter()
@@ -127,18 +130,20 @@ impl Check {
     }
 }
 
-/// The database, and the platforms of its registry that are to be collected.
-async fn database(settings: Settings, keys: &Path) -> (Tried, Vec<config::Platform>) {
+/// The database, what is kept in it, and the platforms of its registry that are to be collected.
+async fn database(settings: Settings, config: &Config) -> (Vec<Tried>, Vec<config::Platform>) {
     const NAME: &str = "database";
+    let keys: &Path = &config.keys.file;
     let target = settings.target().to_owned();
     let probed = async {
         let database = Database::new(settings)?;
         let probe = database.probe().await?;
         probe.require()?;
-        Ok::<_, store::Error>((probe, database.registered_platforms().await?))
+        let rows = database.registered_platforms().await?;
+        Ok::<_, store::Error>((probe, rows, database.retention_in_force().await?))
     };
     match probed.await {
-        Ok((probe, rows)) => {
+        Ok((probe, rows, in_force)) => {
             let registered = rows
                 .iter()
                 .filter(|row| row.source == Source::Registry && row.is_active && !row.in_maintenance)
@@ -147,12 +152,43 @@ async fn database(settings: Settings, keys: &Path) -> (Tried, Vec<config::Platfo
                     row.address.platform(&row.name, password)
                 });
             (
-                Tried::well(NAME, format!("{target}: {probe}")),
+                vec![
+                    Tried::well(NAME, format!("{target}: {probe}")),
+                    retention(&config.retention, &in_force, probe.edition),
+                ],
                 registered.collect(),
             )
         }
-        Err(error) => (Tried::failed(NAME, Chain(&error).to_string()), Vec::new()),
+        Err(error) => (vec![Tried::failed(NAME, Chain(&error).to_string())], Vec::new()),
     }
+}
+
+/// What is kept by this file, and whether the database was told so.
+fn retention(kept: &config::Retention, in_force: &InForce, edition: Edition) -> Tried {
+    let config::Retention {
+        raw,
+        five_minutes,
+        hour,
+        day,
+        compress_after,
+    } = kept;
+    let mut message =
+        format!("samples {raw}, roll-ups by 5 minutes {five_minutes}, by hour {hour}, by day {day}");
+    if in_force.days.is_empty() {
+        message.push_str("; in force once the service runs");
+    } else if !in_force.is(kept) {
+        message.push_str("; the service was started with others, restart it");
+    }
+    message.push_str("; ");
+    match (edition, &in_force.compress_after, compress_after) {
+        (Edition::Apache, ..) => message.push_str(&Compression::Edition.to_string()),
+        (_, Some(age), _) => message.push_str(&format!("samples are compressed after {age}")),
+        (_, None, Keep::Forever) => message.push_str(&Compression::Off.to_string()),
+        (_, None, Keep::Days(_)) => message.push_str(
+            "samples are not compressed yet: the service turns it on at its next start, with TimescaleDB 2.18.1 or newer",
+        ),
+    }
+    Tried::well("retention", message)
 }
 
 async fn platform(platform: &config::Platform, config: &Config) -> Tried {

@@ -7,6 +7,7 @@ use crate::store;
 use crate::store::Owner;
 use crate::store::Settings;
 use crate::store::migrate;
+use crate::store::reader;
 
 /// Bring the database's schema to this version.
 ///
@@ -23,6 +24,13 @@ pub(super) struct Migrate {
     /// nothing.
     #[arg(long, conflicts_with = "dry_run")]
     bootstrap_sql: bool,
+    /// Make an account that reads, for Grafana and people, or repair it: everything for dashboards, no password, token
+    /// or audit log, and nothing to be written. Needs an account that may create roles.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dry_run", "bootstrap_sql"])]
+    reader: Option<String>,
+    /// With --reader: print the SQL for a superuser instead. Connects to nothing.
+    #[arg(long, requires = "reader")]
+    print_sql: bool,
 }
 
 impl Migrate {
@@ -31,10 +39,22 @@ impl Migrate {
             say!("{}", store::BOOTSTRAP_SQL.trim_end());
             return Ok(());
         }
+        if let (Some(name), true) = (&self.reader, self.print_sql) {
+            let name = reader::Name::new(name).map_err(Failure::usage)?;
+            say!("{}", reader::sql(&name).trim_end());
+            return Ok(());
+        }
         let database = self.file.load()?.database;
         let account = database.owner.as_ref().unwrap_or(&database.writer);
         let settings = Settings::new(&database, account, &Owner::random()).map_err(Failure::settings)?;
         block_on(async {
+            if let Some(name) = &self.reader {
+                let name = reader::Name::new(name).map_err(Failure::usage)?;
+                let readable = reader::apply(&settings, &name).await.map_err(Failure::other)?;
+                say!("{name} may read {readable} tables and views, and write nothing");
+                say!("if it has no password yet, give it one in psql: \\password {name}");
+                return Ok(());
+            }
             if self.dry_run {
                 let plan = migrate::plan(&settings).await.map_err(Failure::other)?;
                 say!("schema version {} in {}", plan.version, settings.target());

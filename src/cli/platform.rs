@@ -2,6 +2,7 @@
 
 mod arguments;
 mod shown;
+mod wipe;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -59,6 +60,9 @@ enum Problem {
 impl Platform {
     pub(super) fn execute(self) -> Result<(), Failure> {
         let config = self.file.load()?;
+        if let Command::Wipe(asked) = &self.command {
+            return block_on(wipe::execute(&config, asked, self.output));
+        }
         block_on(async {
             let database = ready_database(&config).await?;
             let desk = Desk {
@@ -97,6 +101,7 @@ impl Desk {
             Command::Deactivate(Name { name }) => self.set_active(&name, false).await,
             Command::Maintenance(Maintenance { name, state }) => self.maintenance(&name, state).await,
             Command::AcceptIdentity(accept) => self.accept_identity(accept).await,
+            Command::Wipe(asked) => Err(Failure::usage(Problem::Kept(asked.name))),
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) inventory: Inventory,
     #[serde(default)]
+    pub(super) retention: Retention,
+    #[serde(default)]
     pub(super) admin: Admin,
     #[serde(default)]
     pub(super) api: Api,
@@ -113,6 +115,28 @@ pub(super) enum HostDisk {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Inventory {
     pub(super) custom_attributes: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Retention {
+    pub(super) raw: String,
+    pub(super) five_minutes: String,
+    pub(super) hour: String,
+    pub(super) day: String,
+    pub(super) compress_after: String,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            raw: "30d".to_owned(),
+            five_minutes: "180d".to_owned(),
+            hour: "2y".to_owned(),
+            day: "forever".to_owned(),
+            compress_after: "7d".to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

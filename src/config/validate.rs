@@ -8,13 +8,19 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::{
-    Account, Admin, Api, ApiLimits, Collection, Config, Database, DatabaseTls, HostDisk, Inventory, Keys,
-    Log, LogFormat, Network, Password, Platform, PlatformKind, TlsFiles, Trust, raw,
+    Account, Admin, Api, ApiLimits, Collection, Config, Database, DatabaseTls, HostDisk, Inventory, Keep,
+    Keys, Log, LogFormat, Network, Password, Platform, PlatformKind, Retention, TlsFiles, Trust, raw,
 };
 use crate::model::columns::Column;
 use crate::model::filter::Filter;
 use crate::model::ids::EntityKind;
 use crate::units::ByteSize;
+
+/// How far back samples may still arrive.
+const BACKFILL_HOURS: u16 = 25;
+
+/// Longer than that, in whole days; the database holds to it as well.
+const LEAST_KEPT_DAYS: u16 = 2;
 
 /// One value that does not make sense, and what would.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +51,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         keys,
         collection,
         inventory,
+        retention,
         admin,
         api,
         log,
@@ -56,6 +63,7 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         keys: check.keys(keys),
         collection: check.collection(collection),
         inventory: check.inventory(inventory),
+        retention: check.retention(&retention),
         admin: check.admin(&admin),
         api: check.api(api),
         log: check.log(log),
@@ -271,6 +279,81 @@ impl Check<'_> {
             );
         }
         Inventory { custom_attributes }
+    }
+
+    fn retention(&mut self, raw: &raw::Retention) -> Retention {
+        let raw::Retention {
+            raw,
+            five_minutes,
+            hour,
+            day,
+            compress_after,
+        } = raw;
+        let compress_after = match compress_after.trim() {
+            "never" => Keep::Forever,
+            text => self.keep("retention.compress_after", text, "never"),
+        };
+        let retention = Retention {
+            raw: self.keep("retention.raw", raw, "forever"),
+            five_minutes: self.keep("retention.five_minutes", five_minutes, "forever"),
+            hour: self.keep("retention.hour", hour, "forever"),
+            day: self.keep("retention.day", day, "forever"),
+            compress_after,
+        };
+        let finer = [
+            ("raw", retention.raw),
+            ("five_minutes", retention.five_minutes),
+            ("hour", retention.hour),
+        ];
+        let coarser = [
+            ("five_minutes", retention.five_minutes),
+            ("hour", retention.hour),
+            ("day", retention.day),
+        ];
+        for ((fine, kept_fine), (coarse, kept_coarse)) in finer.into_iter().zip(coarser) {
+            if kept_coarse < kept_fine {
+                self.problem(
+                    format!("retention.{coarse}"),
+                    format!(
+                        "{kept_coarse} is shorter than {kept_fine} of {fine}, which it is made from and outlives; \
+                         raise it or lower {fine}"
+                    ),
+                );
+            }
+        }
+        retention
+    }
+
+    /// A number of days, weeks or years, or the word for no end.
+    fn keep(&mut self, key: &str, text: &str, endless: &str) -> Keep {
+        if endless == "forever" && text.trim() == endless {
+            return Keep::Forever;
+        }
+        let text = text.trim();
+        let days = [("d", 1), ("w", 7), ("y", 365)]
+            .into_iter()
+            .find_map(|(unit, days)| Some((text.strip_suffix(unit)?.trim(), days)))
+            .and_then(|(number, days)| number.parse::<u16>().ok()?.checked_mul(days));
+        match days {
+            Some(days) if days >= LEAST_KEPT_DAYS => Keep::Days(days),
+            Some(_) => {
+                self.problem(
+                    key,
+                    format!(
+                        "{text:?} is too short: gaps of up to {BACKFILL_HOURS} hours are filled afterwards, and what they \
+                         are filled with must find its place; at least \"{LEAST_KEPT_DAYS}d\""
+                    ),
+                );
+                Keep::Days(LEAST_KEPT_DAYS)
+            }
+            None => {
+                self.problem(
+                    key,
+                    format!("{text:?} is no span of days, weeks or years; write it as \"30d\", \"26w\", \"2y\" or \"{endless}\""),
+                );
+                Keep::Days(LEAST_KEPT_DAYS)
+            }
+        }
     }
 
     fn admin(&mut self, raw: &raw::Admin) -> Admin {
@@ -543,6 +626,66 @@ mod tests {
             "not a loopback address",
             "is not a SHA-256 thumbprint",
         ] {
+            assert!(error.contains(part), "{part}\n{error}");
+        }
+    }
+
+    #[test]
+    fn a_retention_that_loses_what_is_needed_is_refused_with_the_reason() {
+        let retention = |text: &str| parse(&format!("{LEAST}\n[retention]\n{text}\n"));
+        assert_eq!(parse(LEAST).unwrap().retention, Retention::default());
+        let kept =
+            retention("raw = \"1w\"\nfive_minutes = \"1y\"\nhour = \"forever\"\ncompress_after = \"never\"")
+                .unwrap()
+                .retention;
+        assert_eq!(
+            (
+                kept.raw,
+                kept.five_minutes,
+                kept.hour,
+                kept.day,
+                kept.compress_after
+            ),
+            (
+                Keep::Days(7),
+                Keep::Days(365),
+                Keep::Forever,
+                Keep::Forever,
+                Keep::Forever
+            )
+        );
+        for (text, part) in [
+            (
+                "raw = \"1d\"",
+                "retention.raw: \"1d\" is too short: gaps of up to 25 hours are filled afterwards",
+            ),
+            (
+                "compress_after = \"1d\"",
+                "retention.compress_after: \"1d\" is too short",
+            ),
+            (
+                "raw = \"200d\"",
+                "retention.five_minutes: 180 days is shorter than 200 days of raw",
+            ),
+            (
+                "five_minutes = \"forever\"",
+                "retention.hour: 730 days is shorter than for ever of five_minutes",
+            ),
+            (
+                "day = \"1y\"",
+                "retention.day: 365 days is shorter than 730 days of hour",
+            ),
+            (
+                "raw = \"24h\"",
+                "write it as \"30d\", \"26w\", \"2y\" or \"forever\"",
+            ),
+            (
+                "raw = \"never\"",
+                "write it as \"30d\", \"26w\", \"2y\" or \"forever\"",
+            ),
+            ("compress_after = \"forever\"", "\"2y\" or \"never\""),
+        ] {
+            let error = retention(text).unwrap_err();
             assert!(error.contains(part), "{part}\n{error}");
         }
     }

@@ -320,6 +320,24 @@ pub enum Error {
         /// Why.
         refusal: Refusal,
     },
+    /// What may be collected is not wiped.
+    #[error(
+        "platform {name:?} is collected, or about to be: remove it (virt-collector platform remove {name}) or pause it \
+         (virt-collector platform maintenance {name} on), then wipe it"
+    )]
+    StillCollected {
+        /// The platform.
+        name: String,
+    },
+    /// What somebody holds is not wiped.
+    #[error(
+        "platform {name:?} is still held, by a collector that is stopping or by another run of this command; try again \
+         in half a minute"
+    )]
+    StillHeld {
+        /// The platform.
+        name: String,
+    },
     /// The extension is installed on the server but not created in the database.
     #[error(
         "TimescaleDB {available} is available but not created in database {database:?}: run CREATE EXTENSION \
@@ -410,6 +428,22 @@ pub enum Error {
         /// The account.
         user: String,
     },
+    /// The account cannot make accounts.
+    #[error(
+        "the account that connects ({user}) may not create accounts: name one that may in [database.owner], or have a \
+         superuser run: virt-collector migrate --reader {reader} --print-sql | psql -d {database}"
+    )]
+    MayNotCreateRoles {
+        /// Server, database and account.
+        user: String,
+        /// The account that was to be made.
+        reader: String,
+        /// The database.
+        database: String,
+        /// What the server said.
+        #[source]
+        source: Cause,
+    },
     /// A migration failed; its transaction was rolled back.
     #[error("migration {version} ({name}) failed and was rolled back")]
     Migration {
@@ -488,6 +522,9 @@ impl Error {
             | Self::NoOperation { .. }
             | Self::Operation { .. }
             | Self::Registry { .. }
+            | Self::StillCollected { .. }
+            | Self::StillHeld { .. }
+            | Self::MayNotCreateRoles { .. }
             | Self::NotOwner { .. } => Class::Permanent,
         }
     }

@@ -140,6 +140,12 @@ metrics_table! {
         "1 while the database answers and its schema fits.";
     DATABASE_ERRORS = "virt_collector_database_errors_total", Kind::Counter, ["class"],
         "Failed database work, by class of SQLSTATE.";
+    RETENTION_SUCCESS = "virt_collector_retention_last_success_timestamp_seconds", Kind::Gauge, [],
+        "When this collector last dropped everything that is older than it is kept, in its clock; collectors take turns.";
+    CHUNKS_DROPPED = "virt_collector_retention_chunks_dropped_total", Kind::Counter, ["relation"],
+        "Chunks of samples and roll-ups dropped because of their age.";
+    CHUNKS_KEPT_BACK = "virt_collector_retention_kept_back", Kind::Gauge, ["relation"],
+        "1 while the oldest chunk is due to be dropped but holds what is yet to be rolled up.";
     CONNECTIONS = "virt_collector_http_connections", Kind::Gauge, ["endpoint"],
         "Open connections of the endpoints admin and api.";
     CONNECTIONS_REFUSED = "virt_collector_http_connections_refused_total", Kind::Counter, ["endpoint", "reason"],
@@ -752,6 +758,43 @@ impl ApiMetrics {
 }
 
 impl Default for ApiMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How what is too old goes.
+#[derive(Debug, Clone)]
+pub struct RetentionMetrics {
+    last_success: Gauge,
+}
+
+impl RetentionMetrics {
+    /// Registers the series.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            last_success: gauge!(RETENTION_SUCCESS),
+        }
+    }
+
+    /// Nothing is left that is too old.
+    pub fn succeeded(&self, now: Stamp) {
+        self.last_success.set(now.as_seconds_f64());
+    }
+
+    /// Chunks of a relation went; `relation` comes from the closed set of the store.
+    pub fn dropped(&self, relation: &'static str, chunks: u64) {
+        counter!(CHUNKS_DROPPED, "relation" => relation).increment(chunks);
+    }
+
+    /// Whether the oldest chunk of a relation is kept although it is too old.
+    pub fn kept_back(&self, relation: &'static str, is_kept: bool) {
+        gauge!(CHUNKS_KEPT_BACK, "relation" => relation).set(if is_kept { 1.0 } else { 0.0 });
+    }
+}
+
+impl Default for RetentionMetrics {
     fn default() -> Self {
         Self::new()
     }

@@ -54,6 +54,7 @@ fn the_example_has_every_key() {
         "[keys]",
         "[collection]",
         "[inventory]",
+        "[retention]",
         "[admin]",
         "[api]",
         "[log]",

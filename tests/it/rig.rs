@@ -157,6 +157,7 @@ impl Rig {
                 skip_vm_counters: Vec::new(),
             },
             inventory: virt_collector::config::Inventory::default(),
+            retention: virt_collector::config::Retention::default(),
             admin: Admin {
                 listen: "127.0.0.1:0".parse().unwrap(),
             },

@@ -32,6 +32,12 @@ pub(super) enum Command {
     Test(Name),
     /// Remove a platform and its password. Its objects and samples stay; adding the name again goes on with them
     Remove(Remove),
+    /// Delete everything of a platform: samples, roll-ups, gaps, objects. It must have been removed, or be in maintenance
+    ///
+    /// Works with the account of [database.owner], in small steps that are told one by one; after an interruption the
+    /// same command goes on. A platform that was removed is gone afterwards; one in maintenance keeps its settings, and
+    /// starts anew when maintenance ends. The audit log stays, and tells of it. There is no way back.
+    Wipe(Wipe),
     /// Have a platform collected again
     Activate(Name),
     /// Stop collecting a platform until it is activated; it keeps its settings
@@ -126,6 +132,15 @@ pub(super) struct Remove {
     /// Do not ask.
     #[arg(long)]
     pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Wipe {
+    /// The platform.
+    pub(super) name: String,
+    /// Its name once more: what is deleted cannot be had again.
+    #[arg(long, value_name = "NAME")]
+    pub(super) confirm: String,
 }
 
 #[derive(Debug, Args)]

