@@ -120,8 +120,10 @@ INSERT INTO virt_datastore (platform_id, moref, name, type, url, overall_status,
                             free_bytes, uncommitted_bytes, is_accessible, maintenance_mode, host_ids, first_seen_at)
 SELECT platform.platform_id, 'datastore-' || n, 'store-' || n, CASE WHEN n % 4 = 0 THEN 'NFS' ELSE 'VMFS' END,
        format('ds:///vmfs/volumes/%s/', md5('store' || n)), 'green', datacenter_id,
-       (8 + n % 4 * 8) * 1099511627776, (4 + n % 4 * 4) * 1099511627776, (1 + n % 3) * 1099511627776, n < datastores, 'normal',
-       ARRAY(SELECT host_id FROM virt_host WHERE platform_id = platform.platform_id), clock_timestamp() - INTERVAL '90 days'
+       (8 + n % 4 * 8) * 1099511627776, (4 + n % 4 * 4) * 1099511627776, (1 + n % 3) * 1099511627776,
+       n < datastores, 'normal',
+       ARRAY(SELECT host_id FROM virt_host WHERE platform_id = platform.platform_id),
+       clock_timestamp() - INTERVAL '90 days'
 FROM day
 CROSS JOIN generate_series(1, datastores) AS n
 JOIN virt_platform AS platform
