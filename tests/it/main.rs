@@ -15,6 +15,7 @@ mod canary;
 mod cli;
 mod collection;
 mod config;
+mod day;
 mod drill;
 mod flush;
 mod gate;

@@ -19,8 +19,8 @@ WHERE NOT is_template;
 
 CREATE TEMP TABLE day_host AS
 SELECT host_id, core_count * cpu_mhz AS capacity_mhz, memory_mib * 1024 AS memory_kib, platform.name AS platform,
-       CASE WHEN host_id = (SELECT max(host_id) FROM virt_host) THEN 0.85
-            ELSE 0.2 + 0.3 * (host_id * 37 % 100) / 100.0 END AS level,
+       host_id = (SELECT max(host_id) FROM virt_host) AS is_busy,
+       0.2 + 0.3 * (host_id * 37 % 100) / 100.0 AS level,
        2 * pi() * (host_id * 13 % 100) / 400.0 AS phase
 FROM virt_host
 JOIN virt_platform AS platform USING (platform_id);
