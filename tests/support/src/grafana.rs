@@ -148,6 +148,11 @@ impl Dashboard {
             .filter(|panel| panel.kind() != "row")
     }
 
+    /// The SQL of what is marked in all of its graphs.
+    pub fn annotations(&self) -> impl Iterator<Item = &str> {
+        list(&self.json, "/annotations/list").filter_map(|mark| text(mark, "/target/rawSql"))
+    }
+
     /// Its variables, each after those that it depends on.
     pub fn variables(&self) -> impl Iterator<Item = Variable<'_>> {
         list(&self.json, "/templating/list").map(|json| Variable { json })
