@@ -80,6 +80,12 @@ pub struct RollupReport {
 impl Rollups {
     /// Makes what is due until `stopping`.
     pub async fn run(self, stopping: CancellationToken) {
+        self.make(stopping).await;
+        // What is left is for the platform's next owner to say.
+        self.metrics.pending(0, None);
+    }
+
+    async fn make(&self, stopping: CancellationToken) {
         let mut troubles = Troubles::new(u64::try_from(self.lease.platform.0).unwrap_or(1));
         // At once: notes may have waited for an owner.
         let mut wait = Duration::ZERO;

@@ -15,6 +15,7 @@ async fn after_each_of_fifty_faults_the_oracle_finds_nothing() {
         let report = report.unwrap_or_else(|error| panic!("{}\n{}", said.join("\n"), chain(&error)));
         assert_eq!(report.faults.values().map(|(n, _)| n).sum::<u32>(), plan.faults());
         assert!(report.verdict.is_clean() && report.verdict.open == 0, "{report}");
+        assert!(report.rollups.is_clean() && report.rollups.whole > 0, "{report}");
         report
     };
     let [kill, lease, database, vcenter] = Plan::quick(SEED);

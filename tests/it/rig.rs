@@ -282,7 +282,7 @@ impl Daemon {
     }
 
     /// Makes all roll-ups that are noted, due or not.
-    pub(crate) async fn roll_up(&self) -> RollupReport {
+    pub(crate) async fn make_rollups(&self) -> RollupReport {
         let made = tokio::time::timeout(DEADLINE, self.0.platform(PLATFORM).unwrap().roll_up_now()).await;
         let report = made
             .unwrap_or_else(|_| panic!("no roll-ups within {DEADLINE:?}; {}", self.0.summary()))

@@ -288,9 +288,9 @@ async fn a_collector_that_lost_the_platform_makes_no_roll_up_and_forgets_no_note
 async fn what_is_not_due_waits_and_the_oldest_comes_first() {
     let mut platform = Platform::new().await;
     let vm = platform.vms[0];
-    // Eight buckets; a transaction makes six.
+    // Nine buckets; a transaction makes six.
     platform
-        .write(vec![window_of(vm, (0..8).map(|bucket| 20 + 300 * bucket), 10.0)])
+        .write(vec![window_of(vm, (0..9).map(|bucket| 20 + 300 * bucket), 10.0)])
         .await;
     let lease = platform.lease.clone();
     assert!(
@@ -302,8 +302,8 @@ async fn what_is_not_due_waits_and_the_oldest_comes_first() {
             .is_nothing()
     );
     let pending = platform.store.rollups_pending(&lease).await.unwrap();
-    assert_eq!((pending.notes, pending.is_due), (8, false));
-    // What is over waits for a minute, so that what comes with it is made with it; the last one is not over.
+    assert_eq!((pending.notes, pending.is_due), (9, false));
+    // What is over waits for a minute, so that what comes with it is made with it; the last two are not settled.
     let passes = "UPDATE virt_rollup_pending SET due_at = due_at - INTERVAL '61 seconds'";
     platform.fixture.sql.batch_execute(passes).await.unwrap();
     assert!(platform.store.rollups_pending(&lease).await.unwrap().is_due);
@@ -414,9 +414,8 @@ async fn capacity_of_datastores_is_averaged_over_its_readings() {
     let platform = Platform::new().await;
     let sql = &platform.fixture.sql;
     sql.execute(
-        "INSERT INTO virt_datastore (platform_id, moref, is_accessible, in_maintenance, capacity_bytes, free_bytes, \
-                                     uncommitted_bytes, first_seen_at) \
-         VALUES ($1, 'datastore-1', true, false, 1000, 400, NULL, now())",
+        "INSERT INTO virt_datastore (platform_id, moref, is_accessible, capacity_bytes, free_bytes, first_seen_at) \
+         VALUES ($1, 'datastore-1', true, 1000, 400, now())",
         &[&platform.lease.platform.0],
     )
     .await

@@ -367,11 +367,22 @@ async fn hypertables_are_cut_by_day_with_their_two_indexes_and_nothing_else() {
     ]) {
         assert!(index.contains(part), "{part}\n{index}");
     }
-    let daily = "SELECT count(*) FROM timescaledb_information.dimensions \
-                 WHERE hypertable_name LIKE 'virt%' AND time_interval = INTERVAL '1 day'";
-    assert_eq!(fixture.number(daily).await, 3);
+    // Samples and 5 minutes, hours, days: chunks of rows by the million, and few of them.
+    for (interval, tables) in [("1 day", 6), ("7 days", 3), ("90 days", 3)] {
+        let cut = format!(
+            "SELECT count(*) FROM timescaledb_information.dimensions \
+             WHERE hypertable_name LIKE 'virt%' AND time_interval = INTERVAL '{interval}'"
+        );
+        assert_eq!(fixture.number(&cut).await, tables, "{interval}");
+    }
+    let rolled_up = "SELECT count(*), count(*) FILTER (WHERE indexdef LIKE 'CREATE UNIQUE INDEX %_key ON %_id, collected_at)'), \
+                            count(*) FILTER (WHERE indexdef LIKE '% USING brin (collected_at) %') \
+                     FROM pg_indexes WHERE tablename ~ '^virt_(host|vm|datastore)_metrics_(5m|1h|1d)$'";
+    let row = fixture.sql.query_one(rolled_up, &[]).await.unwrap();
+    let counts: [i64; 3] = [0, 1, 2].map(|column| row.get(column));
+    assert_eq!(counts, [18, 9, 9]);
     let references = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' \
-                      AND (conrelid::regclass::text LIKE '%metrics' OR confrelid::regclass::text LIKE '%metrics')";
+                      AND (conrelid::regclass::text LIKE '%metrics%' OR confrelid::regclass::text LIKE '%metrics%')";
     assert_eq!(fixture.number(references).await, 0);
 }
 

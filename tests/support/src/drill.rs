@@ -30,6 +30,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::oracle::rollups::Rollups;
 use crate::oracle::{self, Verdict};
 use crate::{cluster, database, process, proxy};
 
@@ -101,6 +102,9 @@ pub enum Error {
     /// The oracle found something, or a gap is open.
     #[error("the oracle says\n{}", .0.report())]
     Verdict(Box<Verdict>),
+    /// Roll-ups are not what the source published.
+    #[error("the oracle says\n{0}")]
+    Rollups(Rollups),
     /// The product's own check of the chain and the oracle's disagree.
     #[error("virt_chain_break() finds {breaks} breaks, the oracle {unexplained}")]
     ChainBreak {
@@ -140,6 +144,8 @@ pub struct Report {
     pub faults: BTreeMap<Kind, (u32, Duration)>,
     /// The last verdict; all before it were clean.
     pub verdict: Verdict,
+    /// Roll-ups in the end, all as the vCenter published.
+    pub rollups: Rollups,
     /// From a fault of the holder to the new owner's epoch, the longest.
     pub takeover_max: Duration,
     /// Most memory that a collector ever had.
@@ -177,8 +183,9 @@ impl fmt::Display for Report {
             .collect();
         writeln!(
             f,
-            "simulated {:.1} h, stored {stored}, owed {owed}, gaps explained {explained} ({})",
+            "simulated {:.1} h, stored {stored}, owed {owed}, rolled up {}, gaps explained {explained} ({})",
             self.simulated.as_secs_f64() / 3600.0,
+            self.rollups.expected,
             reasons.join(", ")
         )?;
         write!(
@@ -249,7 +256,7 @@ async fn play(plan: &Plan, stage: &mut Stage, say: &mut (dyn FnMut(String) + Sen
         stage.stop_collectors().await?;
         Ok::<_, Error>(verdict)
     };
-    report.verdict = ended.await?;
+    (report.verdict, report.rollups) = ended.await?;
     report.takeover_max = stage.takeover_max();
     report.rss_max_kib = stage.rss_max_kib();
     report.simulated = stage.lived().saturating_sub(born);

@@ -1,4 +1,4 @@
-//! Waits until the daemon has recovered, and asks the oracle.
+//! Waits until the daemon has recovered, and asks the oracle; in the end also about the roll-ups.
 //!
 //! Owns: what "recovered" means: the newest sample of every entity that can be read is stored, and no gap is open.
 //! Never does: believing it; the oracle compares every row.
@@ -11,6 +11,7 @@ use vsphere_simulator::{EntityKind, Truth};
 
 use super::Error;
 use super::stage::{End, PLATFORM, Stage};
+use crate::oracle::rollups::Rollups;
 use crate::oracle::{self, Verdict};
 use crate::process;
 
@@ -46,6 +47,12 @@ FROM virt_vm AS entity CROSS JOIN LATERAL (
 const OPEN: &str = "\
 SELECT count(*), count(*) FILTER (WHERE to_time <= to_timestamp($1::float8)) \
 FROM virt_collection_gap WHERE state = 'open'";
+
+/// Time passes for the roll-ups, too: what would be made in minutes is made at the daemon's next look.
+const DUE: &str =
+    "UPDATE virt_rollup_pending SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()";
+
+const NOTES: &str = "SELECT count(*) FROM virt_rollup_pending";
 
 /// What a look saw.
 enum Seen {
@@ -126,6 +133,8 @@ impl Stage {
         let truth = self.simulator.truth();
         let client = self.client().await?;
         let mut verdict = oracle::check(&client, PLATFORM, &truth, &self.healthy(), GRACE).await?;
+        // So that the next faults find the daemon also while it makes roll-ups.
+        client.execute(DUE, &[]).await?;
         // A poll that was under way at the last look may have found somebody silent since: asking takes a moment.
         for _ in 0..AFTERTHOUGHTS {
             if verdict.open == 0 || !verdict.is_clean() {
@@ -151,8 +160,42 @@ impl Stage {
         Ok(verdict)
     }
 
+    /// Waits until all roll-ups are made, and compares every bucket.
+    async fn rolled_up(&mut self) -> Result<Rollups, Error> {
+        if self.hasty {
+            // It looks for what is due when it starts.
+            self.client().await?.execute(DUE, &[]).await?;
+            self.restart(End::Term).await?;
+        }
+        let started = Instant::now();
+        let client = self.client().await?;
+        loop {
+            self.must_run()?;
+            client.execute(DUE, &[]).await?;
+            let notes: i64 = client.query_one(NOTES, &[]).await?.get(0);
+            if notes == 0 {
+                break;
+            }
+            if started.elapsed() > DEADLINE {
+                return Err(process::Error::Deadline {
+                    what: "all roll-ups to be made".to_owned(),
+                    after: DEADLINE,
+                    state: format!("{notes} notes are left"),
+                }
+                .into());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let rollups = oracle::rollups::check(&client, PLATFORM, &self.simulator.truth()).await?;
+        if rollups.is_clean() {
+            Ok(rollups)
+        } else {
+            Err(Error::Rollups(rollups))
+        }
+    }
+
     /// After a while in which nothing happens, so that everything is owed that ever will be.
-    pub(super) async fn last_judgement(&mut self) -> Result<Verdict, Error> {
+    pub(super) async fn last_judgement(&mut self) -> Result<(Verdict, Rollups), Error> {
         for _ in 0..2 {
             self.pass(GRACE);
             if self.hasty {
@@ -160,7 +203,8 @@ impl Stage {
             }
             self.recovered().await?;
         }
-        self.judge(true).await
+        let verdict = self.judge(true).await?;
+        Ok((verdict, self.rolled_up().await?))
     }
 }
 
