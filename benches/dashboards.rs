@@ -73,12 +73,23 @@ const VIEWS: [(&str, &str); 19] = [
     ("virt_vm_snapshot_tree", "SELECT * FROM virt_vm_snapshot_tree"),
     ("virt_datastore_filling", "SELECT * FROM virt_datastore_filling()"),
     ("virt_host_near_limit", "SELECT * FROM virt_host_near_limit()"),
-    ("virt_collection_gap_by_day", "SELECT * FROM virt_collection_gap_by_day()"),
-    ("virt_collection_gap_summary", "SELECT * FROM virt_collection_gap_summary"),
+    (
+        "virt_collection_gap_by_day",
+        "SELECT * FROM virt_collection_gap_by_day()",
+    ),
+    (
+        "virt_collection_gap_summary",
+        "SELECT * FROM virt_collection_gap_summary",
+    ),
 ];
 
 /// Relations, rows of an entity and day, and days that they are kept by default; the last for ever.
-const LEVELS: [(&str, f64, f64); 4] = [("", 4320.0, 30.0), ("_5m", 288.0, 180.0), ("_1h", 24.0, 730.0), ("_1d", 1.0, 730.0)];
+const LEVELS: [(&str, f64, f64); 4] = [
+    ("", 4320.0, 30.0),
+    ("_5m", 288.0, 180.0),
+    ("_1h", 24.0, 730.0),
+    ("_1d", 1.0, 730.0),
+];
 
 fn main() {
     let number = |name: &str, default: u32| std::env::var(name).map_or(default, |text| text.parse().unwrap());
@@ -111,9 +122,11 @@ async fn run(size: Size) {
     let reader = database.connect(Role::Reader).await.unwrap();
     let mut slow = Vec::new();
     println!("\n| dashboard | panel | rows | ms |\n|---|---|---|---|");
-    for (place, sql) in panels(&reader).await.into_iter().chain(VIEWS.map(|(name, sql)| {
-        (format!("| view | {name} |"), sql.to_owned())
-    })) {
+    for (place, sql) in panels(&reader)
+        .await
+        .into_iter()
+        .chain(VIEWS.map(|(name, sql)| (format!("| view | {name} |"), sql.to_owned())))
+    {
         let (rows, took) = measured(&reader, &sql).await;
         println!("{place} {rows} | {:.0} |", took.as_secs_f64() * 1e3);
         if took > 2 * TARGET {
@@ -121,7 +134,11 @@ async fn run(size: Size) {
         }
     }
     sizes(&superuser, size).await;
-    assert!(slow.is_empty(), "slower than twice the target: {}", slow.join(" "));
+    assert!(
+        slow.is_empty(),
+        "slower than twice the target: {}",
+        slow.join(" ")
+    );
 }
 
 /// Every query of every dashboard at its own span, all of the site chosen, or one host and VM.
@@ -180,7 +197,9 @@ async fn measured(reader: &Client, sql: &str) -> (usize, Duration) {
 
 /// What the day takes on disk, and from that what sites take with the default retention.
 async fn sizes(superuser: &Client, size: Size) {
-    println!("\n| relation | rows | bytes per row | of that indexes | bytes per entity and day |\n|---|---|---|---|---|");
+    println!(
+        "\n| relation | rows | bytes per row | of that indexes | bytes per entity and day |\n|---|---|---|---|---|"
+    );
     let mut per_day = HashMap::new();
     for kind in ["vm", "host"] {
         for (level, rows_per_day, _) in LEVELS {
@@ -223,7 +242,10 @@ async fn sizes(superuser: &Client, size: Size) {
             .unwrap()
             .get(0);
         let row = total as f64 / rows;
-        println!("`{relation}`: {row:.0} bytes per row, {:.0} per entity and day", row * 4320.0);
+        println!(
+            "`{relation}`: {row:.0} bytes per row, {:.0} per entity and day",
+            row * 4320.0
+        );
         per_day.insert((kind, ""), row * 4320.0);
     }
     sites(&per_day);
@@ -246,7 +268,9 @@ async fn bytes(superuser: &Client, relation: &str) -> [f64; 3] {
 
 /// GB of sites with a host for twenty VMs, with the default retention and two years of days.
 fn sites(per_day: &HashMap<(&str, &str), f64>) {
-    println!("\n| VMs and hosts | raw, 30 days | 5m, 180 days | 1h and 1d, 2 years | together, GB |\n|---|---|---|---|---|");
+    println!(
+        "\n| VMs and hosts | raw, 30 days | 5m, 180 days | 1h and 1d, 2 years | together, GB |\n|---|---|---|---|---|"
+    );
     for vms in [2_000.0, 5_000.0, 10_000.0] {
         let [raw, five, hour, day] = LEVELS.map(|(level, _, days)| {
             (vms * per_day[&("vm", level)] + vms / 20.0 * per_day[&("host", level)]) * days / 1e9

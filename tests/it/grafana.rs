@@ -65,7 +65,9 @@ async fn choose(reader: &Client, dashboard: &Dashboard, range: Range, all: bool)
         assert!(!options.is_empty(), "{}, ${}", dashboard.file, variable.name());
         let choice = match variable.all() {
             Some(text) if all => Choice::All(text.to_owned()),
-            _ if variable.is_multiple() => Choice::Some(options.into_iter().map(|(_, value)| value).collect()),
+            _ if variable.is_multiple() => {
+                Choice::Some(options.into_iter().map(|(_, value)| value).collect())
+            }
             _ => {
                 let chosen = options.iter().find(|(text, _)| CHOSEN.contains(&text.as_str()));
                 Choice::One(chosen.unwrap().1.clone())
@@ -82,9 +84,11 @@ async fn rows(client: &Client, sql: &str) -> Result<Vec<Vec<Option<String>>>, to
     Ok(messages
         .iter()
         .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|cell| row.get(cell).map(str::to_owned)).collect())
-            }
+            SimpleQueryMessage::Row(row) => Some(
+                (0..row.len())
+                    .map(|cell| row.get(cell).map(str::to_owned))
+                    .collect(),
+            ),
             _ => None,
         })
         .collect())
@@ -114,10 +118,19 @@ async fn every_panel_answers_at_every_range_and_none_reads_samples_where_a_roll_
             for query in dashboard.annotations() {
                 let sql = grafana::expand(query, &choices, range).unwrap();
                 let marks = reader.query(&sql, &[]).await.unwrap();
-                assert!(hours == 1 || !marks.is_empty(), "{}: nothing is marked", dashboard.file);
+                assert!(
+                    hours == 1 || !marks.is_empty(),
+                    "{}: nothing is marked",
+                    dashboard.file
+                );
             }
             for (panel, query) in queries(&dashboard) {
-                let place = format!("{}, panel {} ({}), {hours} h", dashboard.file, panel.id(), panel.title());
+                let place = format!(
+                    "{}, panel {} ({}), {hours} h",
+                    dashboard.file,
+                    panel.id(),
+                    panel.title()
+                );
                 let sql = match grafana::expand(query, &choices, range) {
                     Ok(sql) => sql,
                     Err(error) => {
@@ -142,7 +155,11 @@ async fn every_panel_answers_at_every_range_and_none_reads_samples_where_a_roll_
                     }
                 }
                 if hours == 24 {
-                    wrong.extend(columns(&reader, panel, &sql).await.map(|why| format!("{place}: {why}")));
+                    wrong.extend(
+                        columns(&reader, panel, &sql)
+                            .await
+                            .map(|why| format!("{place}: {why}")),
+                    );
                 }
             }
         }
@@ -205,9 +222,8 @@ async fn columns(reader: &Client, panel: Panel<'_>, sql: &str) -> Option<String>
             .iter()
             .filter(|column| {
                 ![Type::TEXT, Type::BOOL, Type::TEXT_ARRAY].contains(column.type_())
-                    && !overridden(panel).any(|(names, property)| {
-                        property == "unit" && names.contains(&column.name())
-                    })
+                    && !overridden(panel)
+                        .any(|(names, property)| property == "unit" && names.contains(&column.name()))
             })
             .map(|column| format!("column {:?} has no unit", column.name()))
             .next()
@@ -241,12 +257,25 @@ fn overridden(panel: Panel<'_>) -> impl Iterator<Item = (Vec<&str>, &str)> {
 fn dashboards_are_provisionable_and_say_what_they_show() {
     let all = dashboards().unwrap();
     let uids: BTreeSet<&str> = all.iter().map(Dashboard::uid).collect();
-    let known = ["virt-collector", "virt-datastore", "virt-fleet", "virt-host", "virt-vm"];
+    let known = [
+        "virt-collector",
+        "virt-datastore",
+        "virt-fleet",
+        "virt-host",
+        "virt-vm",
+    ];
     assert_eq!(uids, BTreeSet::from(known), "others link to them");
     for dashboard in &all {
         let file = &dashboard.file;
-        assert!(dashboard.json.get("id").is_none(), "{file}: numbers are given by Grafana");
-        assert!(dashboard.json["description"].as_str().is_some_and(|text| text.len() > 20));
+        assert!(
+            dashboard.json.get("id").is_none(),
+            "{file}: numbers are given by Grafana"
+        );
+        assert!(
+            dashboard.json["description"]
+                .as_str()
+                .is_some_and(|text| text.len() > 20)
+        );
         assert!(dashboard.default_span().unwrap() > SignedDuration::ZERO);
         let source = dashboard.variables().next().unwrap().json;
         assert_eq!(
@@ -256,7 +285,8 @@ fn dashboards_are_provisionable_and_say_what_they_show() {
         );
         each(&dashboard.json, &mut |key, value| {
             if key == "datasource" {
-                let wanted = serde_json::json!({"type": "grafana-postgresql-datasource", "uid": "${datasource}"});
+                let wanted =
+                    serde_json::json!({"type": "grafana-postgresql-datasource", "uid": "${datasource}"});
                 assert_eq!(*value, wanted, "{file}");
             }
             if key == "url" && value != "" {
@@ -284,14 +314,24 @@ fn dashboards_are_provisionable_and_say_what_they_show() {
             let place = format!("{file}, panel {}", panel.id());
             assert!(!panel.title().is_empty(), "{place}");
             let description = panel.json["description"].as_str().unwrap_or_default();
-            assert!(description.len() > 15 && description.ends_with('.'), "{place}: {description:?}");
+            assert!(
+                description.len() > 15 && description.ends_with('.'),
+                "{place}: {description:?}"
+            );
             assert!(["stat", "table", "timeseries"].contains(&panel.kind()), "{place}");
             assert_eq!(panel.queries().count(), 1, "{place}");
-            let format = if panel.kind() == "timeseries" { "time_series" } else { "table" };
+            let format = if panel.kind() == "timeseries" {
+                "time_series"
+            } else {
+                "table"
+            };
             assert_eq!(panel.json["targets"][0]["format"], format, "{place}");
             if panel.kind() != "table" {
                 let unit = panel.json["fieldConfig"]["defaults"]["unit"].as_str();
-                assert!(unit.is_some_and(|unit| UNITS.contains(&unit)), "{place}: {unit:?}");
+                assert!(
+                    unit.is_some_and(|unit| UNITS.contains(&unit)),
+                    "{place}: {unit:?}"
+                );
             }
             for field in panel.json["fieldConfig"]["overrides"].as_array().unwrap() {
                 for property in field["properties"].as_array().unwrap() {
@@ -304,11 +344,17 @@ fn dashboards_are_provisionable_and_say_what_they_show() {
     // What is provisioned beside them.
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/grafana/provisioning");
     for (file, word) in [
-        ("datasources/virt-collector.yaml", "type: grafana-postgresql-datasource"),
+        (
+            "datasources/virt-collector.yaml",
+            "type: grafana-postgresql-datasource",
+        ),
         ("dashboards/virt-collector.yaml", "type: file"),
     ] {
         let text = std::fs::read_to_string(directory.join(file)).unwrap();
-        assert!(text.starts_with("# ") && text.contains("apiVersion: 1") && text.contains(word), "{file}");
+        assert!(
+            text.starts_with("# ") && text.contains("apiVersion: 1") && text.contains(word),
+            "{file}"
+        );
     }
 }
 

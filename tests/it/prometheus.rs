@@ -61,7 +61,9 @@ fn each_alert_fires_when_it_should_and_not_before() {
             .split("- expr: ")
             .filter(|expectation| expectation.contains(&format!("alertname=\"{alert}\"")));
         let both = [
-            asked.clone().any(|expectation| expectation.contains("exp_samples: []")),
+            asked
+                .clone()
+                .any(|expectation| expectation.contains("exp_samples: []")),
             asked.any(|expectation| expectation.contains("value: 1"))
                 || tests.contains(&format!("alertname: {alert}\n")),
         ];
@@ -72,7 +74,11 @@ fn each_alert_fires_when_it_should_and_not_before() {
 #[test]
 fn the_rules_ask_for_metrics_and_labels_that_exist() {
     let yaml = rules();
-    let expressions: String = yaml.lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
+    let expressions: String = yaml
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .collect::<Vec<_>>()
+        .join("\n");
     let mut rest = expressions.as_str();
     let mut seen = BTreeSet::new();
     while let Some(at) = rest.find("virt_collector_") {
@@ -93,7 +99,11 @@ fn the_rules_ask_for_metrics_and_labels_that_exist() {
             .unwrap_or_else(|| panic!("there is no metric {name}"));
         seen.insert(name);
         let selector = behind.strip_prefix('{').and_then(|inner| inner.split_once('}'));
-        for part in selector.map_or("", |(selector, _)| selector).split(',').filter(|part| !part.is_empty()) {
+        for part in selector
+            .map_or("", |(selector, _)| selector)
+            .split(',')
+            .filter(|part| !part.is_empty())
+        {
             let label = part.split(['=', '!']).next().unwrap().trim();
             assert!(
                 metric.labels.contains(&label) || FROM_SCRAPING.contains(&label),

@@ -166,7 +166,9 @@ impl Dashboard {
         let from = text(&self.json, "/time/from").unwrap_or_default();
         let wrong = || Error::Missing(format!("span of the form now-24h in {}", self.file));
         let count = from.strip_prefix("now-").ok_or_else(wrong)?;
-        let (count, unit) = count.split_at_checked(count.len().saturating_sub(1)).ok_or_else(wrong)?;
+        let (count, unit) = count
+            .split_at_checked(count.len().saturating_sub(1))
+            .ok_or_else(wrong)?;
         let count: i64 = count.parse().map_err(|_not_a_number| wrong())?;
         match unit {
             "h" => Ok(SignedDuration::from_hours(count)),
@@ -180,7 +182,10 @@ impl<'a> Panel<'a> {
     /// Its number.
     #[must_use]
     pub fn id(self) -> i64 {
-        self.json.pointer("/id").and_then(Value::as_i64).unwrap_or_default()
+        self.json
+            .pointer("/id")
+            .and_then(Value::as_i64)
+            .unwrap_or_default()
     }
 
     /// Its heading.
@@ -249,10 +254,7 @@ impl Range {
         let steps = [
             1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200,
         ];
-        steps
-            .into_iter()
-            .find(|step| *step >= width)
-            .unwrap_or(86_400)
+        steps.into_iter().find(|step| *step >= width).unwrap_or(86_400)
     }
 }
 
@@ -302,7 +304,13 @@ fn variables(sql: &str, choices: &HashMap<String, Choice>, range: Range) -> Resu
 }
 
 fn put_in(name: &str, format: &str, choices: &HashMap<String, Choice>) -> Result<String, Error> {
-    let unknown = || Error::Unknown(if format.is_empty() { name.to_owned() } else { format!("{name}:{format}") });
+    let unknown = || {
+        Error::Unknown(if format.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{name}:{format}")
+        })
+    };
     let quoted = |value: &String| format!("'{}'", value.replace('\'', "''"));
     let values = match choices.get(name).ok_or_else(unknown)? {
         Choice::All(text) => return Ok(text.clone()),
@@ -371,7 +379,11 @@ fn evaluate(name: &str, arguments: &str, range: Range) -> Result<String, Error> 
         "__timeGroupAlias" => format!("time_bucket('{}.000s',{}) AS \"time\"", width()?, column()?),
         "__unixEpochFilter" => {
             let column = column()?;
-            format!("{column} >= {} AND {column} <= {}", from.as_second(), to.as_second())
+            format!(
+                "{column} >= {} AND {column} <= {}",
+                from.as_second(),
+                to.as_second()
+            )
         }
         "__unixEpochFrom" => from.as_second().to_string(),
         "__unixEpochTo" => to.as_second().to_string(),
@@ -399,7 +411,11 @@ mod tests {
     use super::*;
 
     fn range() -> Range {
-        Range::until("2026-03-01T12:00:00Z".parse().unwrap(), SignedDuration::from_hours(24)).unwrap()
+        Range::until(
+            "2026-03-01T12:00:00Z".parse().unwrap(),
+            SignedDuration::from_hours(24),
+        )
+        .unwrap()
     }
 
     fn choices() -> HashMap<String, Choice> {
