@@ -1,8 +1,10 @@
 # Everything a developer runs. Whatever is missing is set up first, under target/; nothing else is touched.
 #
-# VIRT_TEST_DATABASE_URL names a ready database server and VIRT_TEST_VCSIM a ready vcsim: then those are used.
+# VIRT_TEST_DATABASE_URL names a ready database server, VIRT_TEST_VCSIM a ready vcsim and VIRT_TEST_PROMTOOL a ready
+# promtool: then those are used.
 
 vcsim := $(or $(VIRT_TEST_VCSIM),$(CURDIR)/target/setup/bin/vcsim)
+promtool := $(or $(VIRT_TEST_PROMTOOL),$(CURDIR)/target/setup/bin/promtool)
 cluster := tests/support/cluster
 # Most tests wait for the two they talk to, not for a core.
 test_threads := $(or $(RUST_TEST_THREADS),6)
@@ -14,7 +16,7 @@ with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-setup: ## install what the others need, under target/: TimescaleDB, vcsim
+setup: ## install what the others need, under target/: TimescaleDB, vcsim, promtool
 	@tests/support/setup
 
 # Also where VIRT_TEST_DATABASE_URL names another server: these start and stop, or restart, one of their own.
@@ -26,7 +28,7 @@ demo: private ## simulator, database and collector with live rows, until Ctrl-C 
 	@$(cluster) run demo cargo run --quiet --locked -p virt-collector-support --bin demo
 
 test: setup ## all tests, against a private TimescaleDB
-	RUST_TEST_THREADS=$(test_threads) VIRT_TEST_VCSIM=$(vcsim) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
+	RUST_TEST_THREADS=$(test_threads) VIRT_TEST_VCSIM=$(vcsim) VIRT_TEST_PROMTOOL=$(promtool) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
 
 interop: private ## inventory and actions against what pyvmomi reads, the API against its document; needs python3, 9 minutes
 	cargo build --locked --workspace --bins

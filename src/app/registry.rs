@@ -29,7 +29,7 @@ use crate::store;
 use crate::store::registry::{Registered, Source};
 use crate::store::{Database, Listener};
 use crate::supervise::Tasks;
-use crate::telemetry::metrics::platform_status;
+use crate::telemetry::metrics::{no_platform_status, platform_status};
 use crate::units::Stamp;
 
 /// How often the registry is read although nothing was heard.
@@ -85,6 +85,8 @@ struct Seen {
     passed_on: HashMap<PlatformId, Stamp>,
     /// Platforms in maintenance.
     paused: BTreeSet<String>,
+    /// Platforms that were ever to be collected.
+    known: BTreeSet<String>,
 }
 
 /// The loop.
@@ -164,7 +166,9 @@ impl Registry {
             *listener = Some(self.database.listen_to_registry().await?);
         }
         let rows = self.database.registered_platforms().await?;
-        self.apply(wanted(&self.configured, &rows, &self.keys));
+        let wanted = wanted(&self.configured, &rows, &self.keys);
+        let mut known: BTreeSet<String> = wanted.keys().cloned().collect();
+        self.apply(wanted);
         let paused = rows.iter().filter(|row| row.in_maintenance);
         let paused: BTreeSet<String> = paused.map(|row| row.name.clone()).collect();
         for name in seen.paused.difference(&paused) {
@@ -175,6 +179,12 @@ impl Registry {
         for name in &paused {
             platform_status(name, PlatformState::Maintenance);
         }
+        known.extend(paused.iter().cloned());
+        // At each look: one that is still stopping may have told its status once more.
+        for name in seen.known.difference(&known) {
+            no_platform_status(name);
+        }
+        seen.known.extend(known);
         seen.paused = paused;
         for row in &rows {
             self.pass_on(row, &mut seen.passed_on);

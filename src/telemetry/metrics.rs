@@ -63,7 +63,7 @@ metrics_table! {
     PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
         "1 while the last poll of the platform succeeded, else 0, also where another collector owns it.";
     PLATFORM_STATUS = "virt_collector_platform_status", Kind::Gauge, ["platform", "status"],
-        "1 for the platform's status, 0 for the others: connected, disconnected, maintenance, or the class of its error (unreachable, tls, auth, permission, timeout, identity).";
+        "1 for the platform's status, 0 for the others: connected, disconnected, maintenance, or the class of its error (unreachable, tls, auth, permission, timeout, identity). 0 for all once it was removed or deactivated.";
     NEWEST_SAMPLE = "virt_collector_platform_newest_sample_timestamp_seconds", Kind::Gauge, ["platform"],
         "Stamp of the newest stored sample, in the platform's own clock.";
     LAST_SUCCESS = "virt_collector_platform_last_success_timestamp_seconds", Kind::Gauge, ["platform"],
@@ -341,6 +341,10 @@ impl PlatformMetrics {
             |reason: &'static str| counter!(SAMPLES_DROPPED, "platform" => name.clone(), "reason" => reason);
         let flush = |result: &'static str| counter!(FLUSHES, "platform" => name.clone(), "result" => result);
         let login = |result: &'static str| counter!(LOGINS, "platform" => name.clone(), "result" => result);
+        // A counter that first appears with its first event has no increase to be alerted about.
+        for reason in Reason::ALL {
+            counter!(GAPS_EXPLAINED, "platform" => name.clone(), "reason" => reason.as_str()).increment(0);
+        }
         Self {
             up: gauge!(PLATFORM_UP, "platform" => name.clone()),
             newest_sample: gauge!(NEWEST_SAMPLE, "platform" => name.clone()),
@@ -583,6 +587,13 @@ pub fn platform_status(platform: &str, status: PlatformState) {
     for other in PlatformState::all() {
         let value = if other == status { 1.0 } else { 0.0 };
         gauge!(PLATFORM_STATUS, "platform" => platform.to_owned(), "status" => other.word()).set(value);
+    }
+}
+
+/// A platform that is to be collected no more has no status: alerts are for those that have one.
+pub fn no_platform_status(platform: &str) {
+    for status in PlatformState::all() {
+        gauge!(PLATFORM_STATUS, "platform" => platform.to_owned(), "status" => status.word()).set(0.0);
     }
 }
 

@@ -23,8 +23,10 @@
 pub mod cluster;
 pub mod collector;
 pub mod database;
+pub mod day;
 pub mod drill;
 pub mod fuzz;
+pub mod grafana;
 pub mod loader;
 pub mod oracle;
 pub mod process;
