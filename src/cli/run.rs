@@ -14,7 +14,9 @@ use crate::telemetry;
 /// How often `systemctl status` gets a fresh line.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Collect, until SIGTERM or SIGINT.
+/// Collect, until SIGTERM or SIGINT: what the service runs.
+///
+/// SIGHUP has the configuration read again.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     #[command(flatten)]
