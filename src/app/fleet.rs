@@ -16,7 +16,7 @@ use super::registry::Wanted;
 use crate::admin::DatabaseHealth;
 use crate::budget::Budget;
 use crate::clock::WallClock;
-use crate::config::{Collection, Trust};
+use crate::config::Trust;
 use crate::ingest::writers::Writers;
 use crate::model::status::PlatformState;
 use crate::store::collectors::Standing;
@@ -32,9 +32,6 @@ const STOP_DEADLINE: Duration = Duration::from_secs(38);
 /// What every platform is given.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) collection: Collection,
-    /// Custom attributes that are stored.
-    pub(super) attributes: Vec<String>,
     pub(super) database: Database,
     pub(super) database_health: watch::Receiver<DatabaseHealth>,
     pub(super) writers: Writers,
@@ -93,7 +90,7 @@ impl Fleet {
 
     /// Whether trust settings can work, which is the operator's to mend before anything starts.
     pub(super) fn try_settings(&self, wanted: &Wanted) -> Result<(), vsphere::Error> {
-        let options = vsphere::Options::new(&wanted.platform, &self.shared.collection);
+        let options = vsphere::Options::new(&wanted.platform, &wanted.way.collection);
         Vsphere::new(options).map(|_| ())
     }
 
@@ -108,8 +105,6 @@ impl Fleet {
             );
         }
         let Shared {
-            collection,
-            attributes,
             database,
             database_health,
             writers,
@@ -122,8 +117,8 @@ impl Fleet {
         } = &self.shared;
         let (platform, handle) = Platform::new(Parts {
             wanted: wanted.clone(),
-            collection: collection.clone(),
-            attributes: attributes.clone(),
+            collection: wanted.way.collection.clone(),
+            attributes: wanted.way.attributes.clone(),
             database: database.clone(),
             database_health: database_health.clone(),
             writers: writers.clone(),

@@ -189,8 +189,13 @@ mod tests {
             assert!(page.contains(&format!(".SS \"{words}\"")), "{words}\n{page}");
         }
         assert!(!page.contains("\\-collector man\""), "it is hidden");
-        let known = ["SH", "SS", "TP", "PP", "IP", "TH", "B", "BR", "RS", "RE", "br", "ie", "el", "ds"];
-        for line in page.lines().filter(|line| line.starts_with('.') || line.starts_with('\'')) {
+        let known = [
+            "SH", "SS", "TP", "PP", "IP", "TH", "B", "BR", "RS", "RE", "br", "ie", "el", "ds",
+        ];
+        for line in page
+            .lines()
+            .filter(|line| line.starts_with('.') || line.starts_with('\''))
+        {
             let request = line[1..].split_whitespace().next().unwrap_or_default();
             assert!(known.contains(&request), "{line}");
         }

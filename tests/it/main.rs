@@ -25,6 +25,7 @@ mod operate;
 mod oracle;
 mod readme;
 mod registry;
+mod reload;
 mod rig;
 mod soap;
 mod store;

@@ -16,7 +16,11 @@ fn each_shell_gets_a_script_that_knows_the_commands() {
         assert_eq!(code, 0, "{script}");
         for word in [mark, "check", "status", "snapshot", "--config"] {
             // fish writes options by their names alone.
-            let word = if shell == "fish" { word.trim_start_matches('-') } else { word };
+            let word = if shell == "fish" {
+                word.trim_start_matches('-')
+            } else {
+                word
+            };
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
