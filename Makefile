@@ -39,10 +39,12 @@ drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (
 deb: ## the Debian package, in target/debian; also DEB_VERSION
 	@tests/support/setup deb
 	cargo build --release --locked -p virt-collector --bin virt-collector
-	@mkdir -p target/package
-	@for file in man=virt-collector.8 completions_bash=virt-collector.bash completions_zsh=_virt-collector completions_fish=virt-collector.fish; do \
-		target/release/virt-collector $$(echo "$${file%%=*}" | tr _ ' ') >"target/package/$${file#*=}" || exit; \
-	done
+	@rm -rf target/package && mkdir -p target/package/share
+	@cp -r sql/bootstrap.sql $(wildcard sql/grafana systemd/*.rules.yml) target/package/share/
+	@target/release/virt-collector man >target/package/virt-collector.8
+	@target/release/virt-collector completions bash >target/package/virt-collector.bash
+	@target/release/virt-collector completions zsh >target/package/_virt-collector
+	@target/release/virt-collector completions fish >target/package/virt-collector.fish
 	target/setup/bin/cargo-deb --no-build --locked $(if $(DEB_VERSION),--deb-version $(DEB_VERSION))
 
 package-test: private deb ## install, run, upgrade, remove and purge the package in a Debian of its own, under systemd; needs root
