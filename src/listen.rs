@@ -31,7 +31,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::Network;
 use crate::error::Chain;
@@ -74,6 +74,15 @@ pub struct Limits {
     pub per_address: usize,
 }
 
+/// Who may connect; may change while it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// How many connections.
+    pub limits: Limits,
+    /// Where all connections come from a few proxies, the limit per address is not for those.
+    pub proxies: Vec<Network>,
+}
+
 /// Nobody can listen there.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}; choose another {key}")]
@@ -102,10 +111,8 @@ pub struct Listening {
     pub name: &'static str,
     /// The socket.
     pub listener: TcpListener,
-    /// How many connections.
-    pub limits: Limits,
-    /// Where all connections come from a few proxies, the limit per address is not for those.
-    pub proxies: Vec<Network>,
+    /// Who may connect.
+    pub admitted: watch::Receiver<Admitted>,
     /// TLS, where it is spoken.
     pub tls: Option<Tls>,
 }
@@ -134,17 +141,25 @@ where
     let Listening {
         name,
         listener,
-        limits,
-        proxies,
+        mut admitted,
         tls,
     } = listening;
     let metrics = ConnectionMetrics::new(name);
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut now = admitted.borrow_and_update().clone();
+    let mut places = Arc::new(Semaphore::new(now.limits.connections));
     let addresses = Addresses::default();
     let stopping = tasks.stopping();
     loop {
         let accepted = tokio::select! {
             () = stopping.cancelled() => return,
+            // Connections that stand are counted by the number of places that they came under.
+            Ok(()) = admitted.changed() => {
+                let before = std::mem::replace(&mut now, admitted.borrow_and_update().clone());
+                if before.limits.connections != now.limits.connections {
+                    places = Arc::new(Semaphore::new(now.limits.connections));
+                }
+                continue;
+            }
             accepted = next(&places, &listener) => accepted,
         };
         let (place, stream, peer) = match accepted {
@@ -156,10 +171,10 @@ where
             }
         };
         let address = peer.ip().to_canonical();
-        let most = if proxies.iter().any(|proxy| proxy.contains(address)) {
-            limits.connections
+        let most = if now.proxies.iter().any(|proxy| proxy.contains(address)) {
+            now.limits.connections
         } else {
-            limits.per_address
+            now.limits.per_address
         };
         let Some(counted) = addresses.enter(address, most) else {
             metrics.refused("address");

@@ -50,33 +50,38 @@ pub enum TlsError {
     },
 }
 
-/// What a server shows and proves. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    files: TlsFiles,
-    current: Arc<RwLock<Arc<ServerConfig>>>,
-}
+/// A certificate with its key, ready to be shown.
+#[derive(Debug)]
+pub struct Certificate(Arc<ServerConfig>);
 
-impl Tls {
+impl Certificate {
     /// Reads certificate and key.
     ///
     /// # Errors
     /// When one cannot be read, or they do not belong together.
-    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        Ok(Self {
-            files: files.clone(),
-            current: Arc::new(RwLock::new(Arc::new(read(files)?))),
-        })
+    pub fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        read(files).map(Arc::new).map(Self)
+    }
+}
+
+/// What a server shows and proves. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    current: Arc<RwLock<Arc<ServerConfig>>>,
+}
+
+impl Tls {
+    /// A server with this certificate.
+    #[must_use]
+    pub fn new(Certificate(config): Certificate) -> Self {
+        Self {
+            current: Arc::new(RwLock::new(config)),
+        }
     }
 
-    /// Reads both files again, for connections from now on. Those that stand keep what they have.
-    ///
-    /// # Errors
-    /// As [`Tls::load`]; then the certificate from before stays.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let new = Arc::new(read(&self.files)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(())
+    /// Another certificate, for connections from now on. Those that stand keep what they have.
+    pub fn show(&self, Certificate(config): Certificate) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     /// The handshake of a new connection; `None` where it fails or takes too long.

@@ -37,6 +37,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rpassword", &["cli"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("sd_notify", &["cli"]),
 ];
 

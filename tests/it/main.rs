@@ -29,6 +29,7 @@ mod oracle;
 mod prometheus;
 mod readme;
 mod registry;
+mod reload;
 mod rig;
 mod rollup_lane;
 mod rollups;
