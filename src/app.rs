@@ -236,7 +236,7 @@ impl App {
             operate::hear(database.clone(), asked_sender, tasks.stopping()),
         );
         tasks.spawn("registry", registry.keep(tasks.stopping()));
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_configured = n_platforms, "started");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_platforms, "started");
         let reload = Reload {
             current: Mutex::new(started.clone()),
             started,

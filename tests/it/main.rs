@@ -20,6 +20,7 @@ mod flush;
 mod hostile;
 mod inventory;
 mod lease;
+mod logs;
 mod life_of_a_sample;
 mod operate;
 mod oracle;
