@@ -402,7 +402,7 @@ impl Place {
             match looked {
                 Ok(()) => failing = false,
                 // Told once per trouble; the leases are kept by loops of their own.
-                Err(error) if !failing => {
+                Err(error) if !failing && !error.is_outage() => {
                     failing = true;
                     tracing::warn!(error = %Chain(&error), "cannot look at the other collectors; trying again");
                 }

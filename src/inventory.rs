@@ -232,7 +232,9 @@ impl Discovery {
                     stopping.cancelled().await;
                     return;
                 }
-                if let Some(repeated) = told.due((), Instant::now()) {
+                if !error.is_outage()
+                    && let Some(repeated) = told.due((), Instant::now())
+                {
                     let repeated = (repeated > 0).then_some(repeated);
                     tracing::warn!(error = %Chain(error), repeated, "cannot store the inventory; trying again");
                 }

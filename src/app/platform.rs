@@ -219,7 +219,7 @@ impl Platform {
                     Ok(Some(lease)) => return Some(lease),
                     Ok(None) => failing = false,
                     // Told once per trouble.
-                    Err(error) if !failing => {
+                    Err(error) if !failing && !error.is_outage() => {
                         failing = true;
                         tracing::warn!(error = %Chain(&error), "cannot take the platform; trying again");
                     }
@@ -526,11 +526,14 @@ impl Renewal {
                     return;
                 }
                 // Told once per outage: the database's own loop tells when it is over.
-                Err(error) if !failing => {
+                Err(error) if !failing && !error.is_outage() => {
                     failing = true;
                     tracing::warn!(error = %Chain(&error), "cannot renew the lease; trying again");
                 }
-                Err(error) => tracing::debug!(error = %Chain(&error), "cannot renew the lease"),
+                Err(error) => {
+                    failing = true;
+                    tracing::debug!(error = %Chain(&error), "cannot renew the lease");
+                }
             }
         }
     }

@@ -504,6 +504,12 @@ impl Error {
         }
     }
 
+    /// True where there is no connection at all. The loop that looks at the database tells of that once, for everybody.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Password { .. })
+    }
+
     /// True where it is certain that nothing of the transaction was stored.
     #[must_use]
     pub const fn is_rolled_back(&self) -> bool {

@@ -25,7 +25,8 @@ fn all_sources() -> Vec<(PathBuf, String)> {
 
 /// The arguments of a macro call that begins behind its opening parenthesis, split at its own commas.
 fn arguments(text: &str) -> Vec<String> {
-    let (mut parts, mut part, mut depth, mut quoted, mut escaped) = (Vec::new(), String::new(), 0, false, false);
+    let (mut parts, mut part, mut depth, mut quoted, mut escaped) =
+        (Vec::new(), String::new(), 0, false, false);
     for c in text.chars() {
         if quoted {
             quoted = c != '"' || escaped;
@@ -59,7 +60,12 @@ fn fields(text: &str) -> BTreeSet<String> {
                 if argument.starts_with('"') {
                     break;
                 }
-                let name = argument.split('=').next().unwrap().trim().trim_start_matches(['%', '?']);
+                let name = argument
+                    .split('=')
+                    .next()
+                    .unwrap()
+                    .trim()
+                    .trim_start_matches(['%', '?']);
                 names.insert(name.rsplit('.').next().unwrap().to_owned());
             }
         }

@@ -25,7 +25,12 @@ pub(super) async fn examine(
     let trial = vsphere::try_platform(options, || SystemClock.now());
     match tokio::time::timeout(DEADLINE, trial).await {
         Ok(Ok(trial)) => well(platform, &trial, report),
-        Ok(Err(error)) => failed(platform, error.class(), Chain(&error).to_string(), report),
+        Ok(Err(error)) => {
+            let message = Chain(&error).to_string();
+            // That is for the service: who runs this may try at once.
+            let message = message.split("; next try not before ").next().unwrap_or_default();
+            failed(platform, error.class(), message.to_owned(), report);
+        }
         Err(_elapsed) => {
             let message = format!("no end after {} s; is the server very slow?", DEADLINE.as_secs());
             failed(platform, ErrorClass::Timeout, message, report);
