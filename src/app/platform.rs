@@ -1,15 +1,15 @@
 //! One platform, from its lease to its loops.
 //!
 //! Tasks, all under the platform's lease and stopped with it: `lease` (renews), `flush`, `discovery`, `live`, `ring`,
-//! `operations`, `status`. While another collector holds the lease none of them runs, and there is no session.
+//! `rollup`, `operations`, `status`. While another collector holds the lease none of them runs, and there is no session.
 //!
 //! Never does: deciding whether the platform is to be taken or handed over; that is the [`Standing`]'s.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -19,15 +19,16 @@ use crate::app::registry::Wanted;
 use crate::budget::Share;
 use crate::clock::WallClock;
 use crate::collect::ask::Source;
+use crate::collect::back_fill::BackFill;
+use crate::collect::back_fill::BackFillReport;
 use crate::collect::live;
 use crate::collect::live::LiveLane;
 use crate::collect::live::PollReport;
 use crate::collect::placement::Placements;
-use crate::collect::ring::RingLane;
-use crate::collect::ring::RingReport;
 use crate::config;
 use crate::error::Chain;
 use crate::ingest::chain::Watermarks;
+use crate::ingest::flush::Bells;
 use crate::ingest::flush::FlushLoop;
 use crate::ingest::flush::Readiness;
 use crate::ingest::queue::Queue;
@@ -35,6 +36,7 @@ use crate::ingest::writers::Writers;
 use crate::inventory;
 use crate::inventory::Discovery;
 use crate::inventory::DiscoveryReport;
+use crate::model::gap::GapLane;
 use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
 use crate::operate::Operate;
@@ -102,7 +104,8 @@ pub(super) struct Platform {
     parts: Parts,
     metrics: PlatformMetrics,
     live: Triggered<PollReport>,
-    ring: Triggered<RingReport>,
+    ring: Triggered<BackFillReport>,
+    rollup: Triggered<BackFillReport>,
     discovery: Triggered<DiscoveryReport>,
     health: watch::Sender<live::Health>,
     owned: Arc<AtomicBool>,
@@ -113,7 +116,8 @@ pub(super) struct Platform {
 #[derive(Debug, Clone)]
 pub struct PlatformHandle {
     live: Trigger<PollReport>,
-    ring: Trigger<RingReport>,
+    ring: Trigger<BackFillReport>,
+    rollup: Trigger<BackFillReport>,
     discovery: Trigger<DiscoveryReport>,
     health: watch::Receiver<live::Health>,
     owned: Arc<AtomicBool>,
@@ -132,9 +136,14 @@ impl PlatformHandle {
         self.discovery.fire().await
     }
 
-    /// Fills gaps now and reports; `None` when the platform is being stopped.
-    pub async fn back_fill_now(&self) -> Option<RingReport> {
+    /// Fills gaps from the ring now and reports; `None` when the platform is being stopped.
+    pub async fn back_fill_now(&self) -> Option<BackFillReport> {
         self.ring.fire().await
+    }
+
+    /// Fills older gaps from roll-ups now and reports; `None` when the platform is being stopped.
+    pub async fn back_fill_from_rollups_now(&self) -> Option<BackFillReport> {
+        self.rollup.fire().await
     }
 
     /// True when the last poll went well.
@@ -159,6 +168,7 @@ impl Platform {
     pub(super) fn new(parts: Parts) -> (Self, PlatformHandle) {
         let (live, live_triggered) = trigger();
         let (ring, ring_triggered) = trigger();
+        let (rollup, rollup_triggered) = trigger();
         let (discovery, discovery_triggered) = trigger();
         let (health, health_seen) = watch::channel(live::Health::Unknown);
         let metrics = PlatformMetrics::new(&parts.wanted.platform.name);
@@ -167,6 +177,7 @@ impl Platform {
         let handle = PlatformHandle {
             live,
             ring,
+            rollup,
             discovery,
             health: health_seen,
             owned: Arc::clone(&owned),
@@ -179,6 +190,7 @@ impl Platform {
                 metrics,
                 live: live_triggered,
                 ring: ring_triggered,
+                rollup: rollup_triggered,
                 discovery: discovery_triggered,
                 health,
                 owned,
@@ -372,7 +384,7 @@ impl Platform {
         let (discovery_health, discovery_seen) = watch::channel(inventory::Health::Unknown);
         let watermarks = Arc::new(Watermarks::default());
         let placements = Arc::new(Placements::default());
-        let gaps_opened = Arc::new(Notify::new());
+        let gaps_opened = Arc::new(Bells::default());
         let source = Source {
             vsphere: vsphere.clone(),
             share: share.clone(),
@@ -438,18 +450,24 @@ impl Platform {
         };
         spawn("live", Box::pin(live.run(stopping())));
 
-        let ring = RingLane {
-            platform: lease.platform,
-            source,
-            database: database.clone(),
-            queue,
-            readiness: ready,
-            inventory: known,
-            gaps_opened,
-            placements,
-            triggered: self.ring.clone(),
-        };
-        spawn("ring", Box::pin(ring.run(stopping())));
+        for (lane, triggered) in [(GapLane::Ring, &self.ring), (GapLane::Rollup, &self.rollup)] {
+            let back_fill = BackFill {
+                lane,
+                platform: lease.platform,
+                source: source.clone(),
+                database: database.clone(),
+                queue: queue.clone(),
+                readiness: ready.clone(),
+                inventory: known.clone(),
+                gaps_opened: Arc::clone(&gaps_opened),
+                placements: Arc::clone(&placements),
+                triggered: triggered.clone(),
+                told_of_none: OnceLock::new(),
+            };
+            spawn(lane.as_str(), Box::pin(back_fill.run(stopping())));
+        }
+        // The flush loop ends when the last lane has gone.
+        drop(queue);
 
         let operate = Operate {
             lease: lease.clone(),

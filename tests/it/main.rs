@@ -26,6 +26,7 @@ mod oracle;
 mod readme;
 mod registry;
 mod rig;
+mod rollup_lane;
 mod soap;
 mod store;
 mod systemd;
