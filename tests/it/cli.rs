@@ -45,6 +45,47 @@ fn platform(simulator: &Simulator, trust: &str) -> String {
     )
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_what_is_kept_of_outages_longer_than_an_hour() {
+    let esxi = Spec {
+        kind: vsphere_simulator::PlatformKind::Esxi,
+        ..small()
+    };
+    let disabled = Spec {
+        statistics_level: 0,
+        ..small()
+    };
+    for (spec, line, enabled) in [
+        (
+            esxi,
+            "5-minute statistics: no levels, kept 36 hours: 33 of 33 VM columns",
+            true,
+        ),
+        (disabled, "5-minute statistics are disabled", false),
+    ] {
+        let rig = Rig::new(spec).await;
+        let directory = rig.directory.path();
+        let platform = platform(&rig.simulator, "ca_file = \"ca.pem\"");
+        let platform = if enabled {
+            platform.replace("vcenter", "esxi")
+        } else {
+            platform
+        };
+        let (code, text) = check(directory, &config(&rig.database, &platform)).await;
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains(line), "{text}");
+        let path = directory.join("config.toml").display().to_string();
+        let arguments = ["check", "--output", "json", "--config", path.as_str()].map(str::to_owned);
+        let (_, json) = tokio::task::spawn_blocking(move || run(&arguments.each_ref().map(String::as_str)))
+            .await
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let statistics = &json["checks"][2]["five_minute_statistics"];
+        assert_eq!(statistics["enabled"], enabled, "{json}");
+        assert_eq!(statistics["columns"][0]["kind"].as_str(), enabled.then_some("vm"));
+    }
+}
+
 #[test]
 fn wrong_usage_exits_with_64_and_help_with_0() {
     assert_eq!(run(&["frobnicate"]).0, 64);
@@ -120,6 +161,12 @@ async fn check_says_of_each_failing_platform_what_to_do() {
     let (code, text) = check(directory, &good).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("3 hosts, 13 VMs (11 powered on)"), "{text}");
+    let kept = "5-minute statistics: level 1, kept 1 day: 11 of 33 VM columns: memory_balloon_kib, ";
+    assert!(text.contains(kept), "{text}");
+    assert!(
+        text.contains("level 2 would add: memory_active_kib, memory_compressed_kib, "),
+        "{text}"
+    );
     assert_eq!(rig.simulator.sessions().stats().open, 0, "check logs out");
 
     let thumbprint = rig.simulator.leaf_sha256_thumbprint().unwrap();
