@@ -290,7 +290,7 @@ async fn a_clock_that_is_set_into_the_future_takes_nothing_with_it() {
         )
         .await
         .unwrap();
-    let retention = keep(3, 180, 365);
+    let retention = keep(6, 180, 365);
     store.set_retention(&retention).await.unwrap();
     let turn = store.drop_expired(&retention).await.unwrap().unwrap();
     assert!(turn.dropped.is_empty(), "{turn:?}");

@@ -248,7 +248,14 @@ async fn a_wipe_that_was_killed_goes_on_and_a_platform_in_maintenance_starts_ane
         7
     );
 
-    // Its lease runs out by itself.
+    // Its lease runs out by itself; however long this takes, it has not yet.
+    fixture
+        .sql
+        .batch_execute(
+            "UPDATE virt_platform_lease SET until = now() + INTERVAL '1 hour' WHERE platform_id = 1",
+        )
+        .await
+        .unwrap();
     let error = wipe(&owner, "berlin", |_| ()).await.unwrap_err();
     assert!(said(&error).contains("is still held"), "{}", said(&error));
     fixture
