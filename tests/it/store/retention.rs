@@ -418,8 +418,14 @@ async fn compression_follows_the_edition_and_compressed_chunks_take_samples_and_
     assert_eq!(written.duplicates, 5, "{written:?}");
     assert_eq!(platform.rows().await.1, 6);
 
-    // And a compressed chunk goes like any other.
+    // And a compressed chunk goes like any other, once it is rolled up.
     fill(&platform.fixture, &["virt_vm_metrics"], 12).await;
+    platform
+        .fixture
+        .sql
+        .batch_execute("DELETE FROM virt_rollup_pending")
+        .await
+        .unwrap();
     platform
         .fixture
         .sql

@@ -248,7 +248,8 @@ async fn a_wipe_that_was_killed_goes_on_and_a_platform_in_maintenance_starts_ane
         7
     );
 
-    // Its lease runs out by itself; however long this takes, it has not yet.
+    // Another run waits until its lease has run out; however long this takes, it has not yet.
+    let another = fixture.settings(Role::Owner, "another");
     fixture
         .sql
         .batch_execute(
@@ -256,14 +257,14 @@ async fn a_wipe_that_was_killed_goes_on_and_a_platform_in_maintenance_starts_ane
         )
         .await
         .unwrap();
-    let error = wipe(&owner, "berlin", |_| ()).await.unwrap_err();
+    let error = wipe(&another, "berlin", |_| ()).await.unwrap_err();
     assert!(said(&error).contains("is still held"), "{}", said(&error));
     fixture
         .sql
         .batch_execute("UPDATE virt_platform_lease SET until = now() WHERE platform_id = 1")
         .await
         .unwrap();
-    let done = wipe(&owner, "berlin", |_| ()).await.unwrap();
+    let done = wipe(&another, "berlin", |_| ()).await.unwrap();
     assert!(
         !done.is_gone && !done.rows.contains_key("virt_host_metrics"),
         "{done:?}"
