@@ -248,15 +248,23 @@ async fn a_wipe_that_was_killed_goes_on_and_a_platform_in_maintenance_starts_ane
         7
     );
 
-    // Its lease runs out by itself.
-    let error = wipe(&owner, "berlin", |_| ()).await.unwrap_err();
+    // Another run waits until its lease has run out; however long this takes, it has not yet.
+    let another = fixture.settings(Role::Owner, "another");
+    fixture
+        .sql
+        .batch_execute(
+            "UPDATE virt_platform_lease SET until = now() + INTERVAL '1 hour' WHERE platform_id = 1",
+        )
+        .await
+        .unwrap();
+    let error = wipe(&another, "berlin", |_| ()).await.unwrap_err();
     assert!(said(&error).contains("is still held"), "{}", said(&error));
     fixture
         .sql
         .batch_execute("UPDATE virt_platform_lease SET until = now() WHERE platform_id = 1")
         .await
         .unwrap();
-    let done = wipe(&owner, "berlin", |_| ()).await.unwrap();
+    let done = wipe(&another, "berlin", |_| ()).await.unwrap();
     assert!(
         !done.is_gone && !done.rows.contains_key("virt_host_metrics"),
         "{done:?}"
