@@ -1,4 +1,9 @@
 //! The dashboards of `sql/grafana`: every query of every panel and variable, as Grafana sends it, against a site.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::cast_sign_loss,
+    reason = "what an answer lacks may fail loudly; PostgreSQL counts rows upwards"
+)]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
