@@ -58,7 +58,6 @@ pub mod wipe;
 pub use connect::{Database, Listener, Settings};
 pub use copy::{Flush, Writer, Written};
 pub use error::{Cause, Class, Error, Refusal};
-pub use gap::GapCount;
 pub use inventory::Pinned;
 pub use lease::{FENCE_SQL, LEASE_TTL, Lease, Owner};
 pub use probe::{Edition, LEAST_POSTGRES, LEAST_TIMESCALE, Probe, SchemaState};

@@ -14,6 +14,8 @@ use crate::config::Config;
 use crate::config::Keep;
 use crate::config::{Password, Trust};
 use crate::error::Chain;
+use crate::model::columns::Column;
+use crate::model::ids::EntityKind;
 use crate::store;
 use crate::store::Database;
 use crate::store::Edition;
@@ -51,6 +53,104 @@ struct Tried {
     /// For a platform in error: unreachable, tls, auth, permission, timeout or identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'static str>,
+    /// For a platform: what it keeps for outages longer than an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    five_minute_statistics: Option<FiveMinutes>,
+}
+
+/// The 5-minute statistics of a platform.
+#[derive(Debug, Serialize)]
+struct FiveMinutes {
+    enabled: bool,
+    /// Unset where there are no levels.
+    level: Option<u8>,
+    kept_seconds: u64,
+    columns: Vec<Columns>,
+}
+
+/// What they hold of one table.
+#[derive(Debug, Serialize)]
+struct Columns {
+    /// `host` or `vm`.
+    kind: &'static str,
+    /// Columns of samples.
+    of: usize,
+    kept: Vec<&'static str>,
+    added_by_level_2: Vec<&'static str>,
+}
+
+impl FiveMinutes {
+    fn of(trial: &Trial) -> Self {
+        let Some(rollups) = &trial.rollups else {
+            return Self {
+                enabled: false,
+                level: None,
+                kept_seconds: 0,
+                columns: Vec::new(),
+            };
+        };
+        let columns = EntityKind::ALL.into_iter().rev().map(|kind| {
+            let added = rollups.added_by_level_two.iter();
+            Columns {
+                kind: kind.as_str(),
+                of: Column::of(kind).len(),
+                kept: rollups.counters.columns(kind),
+                added_by_level_2: added
+                    .filter(|(of, _)| *of == kind)
+                    .map(|(_, column)| *column)
+                    .collect(),
+            }
+        });
+        Self {
+            enabled: true,
+            level: rollups.level,
+            kept_seconds: rollups.kept.as_secs(),
+            columns: columns.collect(),
+        }
+    }
+
+    /// For people, one line for each table.
+    fn lines(&self) -> Vec<String> {
+        if !self.enabled {
+            return vec![
+                "5-minute statistics are disabled: what is missing for longer than an hour cannot be had; \
+                 enable them in vCenter's general settings, Statistics"
+                    .to_owned(),
+            ];
+        }
+        let level = self
+            .level
+            .map_or_else(|| "no levels".to_owned(), |level| format!("level {level}"));
+        let days = self.kept_seconds / 86_400;
+        let kept = if self.kept_seconds.is_multiple_of(86_400) {
+            counted(usize::try_from(days).unwrap_or(usize::MAX), "day")
+        } else {
+            format!("{} hours", self.kept_seconds / 3_600)
+        };
+        let mut lines = Vec::new();
+        for Columns {
+            kind,
+            of,
+            kept: columns,
+            added_by_level_2,
+        } in &self.columns
+        {
+            let table = if *kind == EntityKind::Vm.as_str() {
+                "VM"
+            } else {
+                kind
+            };
+            lines.push(format!(
+                "5-minute statistics: {level}, kept {kept}: {} of {of} {table} columns: {}",
+                columns.len(),
+                columns.join(", ")
+            ));
+            if !added_by_level_2.is_empty() {
+                lines.push(format!("level 2 would add: {}", added_by_level_2.join(", ")));
+            }
+        }
+        lines
+    }
 }
 
 impl Tried {
@@ -60,6 +160,7 @@ impl Tried {
             ok: true,
             message,
             class: None,
+            five_minute_statistics: None,
         }
     }
 
@@ -69,6 +170,7 @@ impl Tried {
             ok: false,
             message,
             class: None,
+            five_minute_statistics: None,
         }
     }
 }
@@ -121,10 +223,17 @@ impl Check {
     fn show(&self, tried: &[Tried]) {
         if self.output == Output::Text {
             for Tried {
-                name, ok, message, ..
+                name,
+                ok,
+                message,
+                five_minute_statistics,
+                ..
             } in tried
             {
                 say!("{name:<16} {:<6}  {message}", if *ok { "ok" } else { "FAILED" });
+                for line in five_minute_statistics.iter().flat_map(FiveMinutes::lines) {
+                    say!("{:<16} {:<6}  {line}", "", "");
+                }
             }
         }
     }
@@ -193,15 +302,16 @@ fn retention(kept: &config::Retention, in_force: &InForce, edition: Edition) -> 
 
 async fn platform(platform: &config::Platform, config: &Config) -> Tried {
     let options = vsphere::Options::new(platform, &config.collection);
-    let (ok, class, message) = match vsphere::try_platform(options, || SystemClock.now()).await {
-        Ok(trial) => (true, None, trial_sentence(&trial, &platform.trust)),
-        Err(error) => (false, Some(error.class().as_str()), Chain(&error).to_string()),
-    };
-    Tried {
-        name: platform.name.clone(),
-        ok,
-        message,
-        class,
+    let name = &platform.name;
+    match vsphere::try_platform(options, || SystemClock.now()).await {
+        Ok(trial) => Tried {
+            five_minute_statistics: Some(FiveMinutes::of(&trial)),
+            ..Tried::well(name, trial_sentence(&trial, &platform.trust))
+        },
+        Err(error) => Tried {
+            class: Some(error.class().as_str()),
+            ..Tried::failed(name, Chain(&error).to_string())
+        },
     }
 }
 

@@ -1,8 +1,8 @@
 //! The loop that keeps a platform's roll-ups up to date.
 //!
 //! Owns: when the store is asked to make them, and what is done when that fails. Never does: deciding which; notes in
-//! the database say so, each written by the transaction that stored the samples ([`store::rollup`]). So nothing is lost
-//! with this loop, and whoever owns the platform next goes on where it ended.
+//! the database say so, each written by the transaction that stored the samples ([`crate::store::rollup`]). So nothing
+//! is lost with this loop, and whoever owns the platform next goes on where it ended.
 //!
 //! It stands beside the flush loop because it is the second half of the same way, from rows to what is made of them,
 //! and because the same classes of failure are waited for in the same way ([`policy`](super::policy)).

@@ -75,7 +75,7 @@ metrics_table! {
     LEASE_HELD = "virt_collector_lease_held", Kind::Gauge, ["platform"],
         "1 while this collector owns the platform.";
     POLLS = "virt_collector_polls_total", Kind::Counter, ["platform", "lane", "result"],
-        "Polls of the live and ring lanes and discoveries, by result (ok, error).";
+        "Polls of the live, ring and rollup lanes and discoveries, by result (ok, error).";
     POLLS_SKIPPED = "virt_collector_polls_skipped_total", Kind::Counter, ["platform"],
         "Ticks that found the poll before still running.";
     POLL_DURATION = "virt_collector_poll_duration_seconds", Kind::Histogram(CYCLE_BUCKETS), ["platform", "lane"],
@@ -196,6 +196,8 @@ pub enum Lane {
     Live,
     /// Gaps that the one-hour ring can still fill.
     Ring,
+    /// Gaps that only roll-ups can fill.
+    Rollup,
     /// Hosts and VMs.
     Discovery,
 }
@@ -207,6 +209,7 @@ impl Lane {
         match self {
             Self::Live => "live",
             Self::Ring => "ring",
+            Self::Rollup => "rollup",
             Self::Discovery => "discovery",
         }
     }
@@ -288,6 +291,8 @@ pub struct PlatformMetrics {
     pub live: LaneMetrics,
     /// The ring lane.
     pub ring: LaneMetrics,
+    /// The roll-up lane.
+    pub rollup: LaneMetrics,
     /// Discoveries.
     pub discovery: LaneMetrics,
 }
@@ -370,6 +375,7 @@ impl PlatformMetrics {
             logins: ["ok", "refused", "error"].map(login),
             live: LaneMetrics::new(platform, Lane::Live),
             ring: LaneMetrics::new(platform, Lane::Ring),
+            rollup: LaneMetrics::new(platform, Lane::Rollup),
             discovery: LaneMetrics::new(platform, Lane::Discovery),
             name: platform.to_owned(),
         }

@@ -2,11 +2,12 @@
 //!
 //! Never does: keeping a session; changing anything on the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::inventory::PowerState;
 use crate::units::Stamp;
-use crate::vsphere::{About, Error, Options, Vsphere};
+use crate::vsphere::{About, Error, Options, Rollups, Vsphere};
 
 /// Logging out.
 const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
@@ -15,7 +16,7 @@ const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 const CLOCK_SKEW_MICROS: u64 = 10_000_000;
 
 /// What a trial found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Trial {
     /// The server.
     pub about: About,
@@ -31,6 +32,8 @@ pub struct Trial {
     pub roles: Vec<String>,
     /// Counters that the server cannot give, and why; their columns stay NULL.
     pub unusable: Vec<String>,
+    /// What it keeps for outages beyond the hour.
+    pub rollups: Option<Arc<Rollups>>,
 }
 
 impl Trial {
@@ -88,5 +91,6 @@ async fn look(vsphere: &Vsphere, now: impl Fn() -> Stamp) -> Result<Trial, Error
         n_running: running.count(),
         roles,
         unusable: counters.unusable().iter().map(ToString::to_string).collect(),
+        rollups: vsphere.rollups().await?,
     })
 }

@@ -30,6 +30,7 @@ mod prometheus;
 mod readme;
 mod registry;
 mod rig;
+mod rollup_lane;
 mod rollups;
 mod soap;
 mod store;

@@ -10,7 +10,7 @@ use support::oracle;
 use support::oracle::rollups::Rollups;
 use support::process::free_address;
 use tokio_postgres::Client;
-use vsphere_simulator::Simulator;
+use vsphere_simulator::{ClockMode, Simulator, Spec};
 
 use crate::gate::Gate;
 use crate::rig::{Daemon, PLATFORM, Rig, assert_clean, small};
@@ -93,6 +93,33 @@ async fn every_bucket_is_what_the_source_published_after_running_late_samples_an
     // Nothing is left, and nothing is made of nothing.
     let again = daemon.make_rollups().await;
     assert!(again.made.is_nothing(), "{again:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_three_hours_of_outage_buckets_hold_300_second_samples_and_say_so() {
+    // In the middle of a bucket of 5 minutes, so that the outage has ragged edges.
+    let now = jiff::Timestamp::now().as_second();
+    let at = (now - now.rem_euclid(300) + 127) * 1_000_000;
+    let mut rig = Rig::new(Spec {
+        clock: ClockMode::Frozen { at },
+        ..small()
+    })
+    .await;
+    rig.start().await.stop().await;
+    rig.pass(180 * MINUTE);
+    rig.healthy_from_now();
+    let daemon = rig.start().await;
+    // Before and after the statistics have come.
+    assert_equal(&made(&rig, &daemon).await);
+    rig.pass(3 * MINUTE);
+    daemon.poll().await;
+    daemon.back_fill().await;
+    daemon.roll_up().await;
+    let rollups = made(&rig, &daemon).await;
+    assert_clean(&rig.verdict().await);
+    assert_equal(&rollups);
+    assert_eq!(rollups.coarse_seconds, rig.n_entities() * 23 * 300, "{rollups}");
     daemon.stop().await;
 }
 
