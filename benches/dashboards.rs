@@ -17,13 +17,14 @@
 )]
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use support::database::{Database, Role};
 use support::day::{self, Size};
 use support::grafana::{self, Choice, Range, dashboards};
 use support::loader;
+use tokio::time::Instant;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 const TARGET: Duration = Duration::from_millis(300);

@@ -1,4 +1,9 @@
 //! The dashboards of `sql/grafana`: every query of every panel and variable, as Grafana sends it, against a site.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::cast_sign_loss,
+    reason = "what an answer lacks may fail loudly; PostgreSQL counts rows upwards"
+)]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -12,8 +17,8 @@ use support::loader;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-/// A little more than a day, so that there is an hour and a day of roll-ups whenever this runs.
-const SITE: Size = Size { vms: 20, hours: 26 };
+/// Long enough for a VM to be called idle.
+const SITE: Size = Size { vms: 20, hours: 14 };
 
 /// The host and the VM that panels of one are asked for: of the vCenter that was away for a while, with a snapshot.
 const CHOSEN: [&str; 2] = ["esx-3.example.com", "web-15"];
@@ -108,7 +113,7 @@ async fn every_panel_answers_at_every_range_and_none_reads_samples_where_a_roll_
     .into_iter()
     .filter_map(|row| row.into_iter().next().flatten())
     .collect();
-    assert!(chunks.len() >= 6);
+    assert!(chunks.len() >= 3);
     let mut wrong = Vec::new();
     for (hours, all) in [(1, false), (24, true), (7 * 24, false), (60 * 24, true)] {
         let span = SignedDuration::from_hours(hours);

@@ -10,6 +10,8 @@ use virt_collector::telemetry::metrics::{self, Kind};
 /// Labels that Prometheus itself gives every series.
 const FROM_SCRAPING: [&str; 2] = ["instance", "job"];
 
+const TESTS: [&str; 2] = ["tests/prometheus/rules.test.yml", "tests/prometheus/hours.test.yml"];
+
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -53,9 +55,9 @@ fn promtool(arguments: &[&str]) {
 #[test]
 fn each_alert_fires_when_it_should_and_not_before() {
     promtool(&["check", "rules", "systemd/virt-collector.rules.yml"]);
-    promtool(&["test", "rules", "tests/prometheus/rules.test.yml"]);
+    promtool(&["test", "rules", TESTS[0], TESTS[1]]);
     // None without a test on both sides.
-    let tests = text("tests/prometheus/rules.test.yml");
+    let tests = TESTS.map(text).concat();
     for alert in alerts(&rules()) {
         let mut asked = tests
             .split("- expr: ")
