@@ -23,6 +23,7 @@ mod lease;
 mod life_of_a_sample;
 mod operate;
 mod oracle;
+mod package;
 mod readme;
 mod registry;
 mod reload;
