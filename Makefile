@@ -43,6 +43,7 @@ deb: ## the Debian package, in target/debian; also DEB_VERSION
 	cargo build --release --locked -p virt-collector --bin virt-collector
 	@rm -rf target/package && mkdir -p target/package/share
 	@cp -r sql/bootstrap.sql $(wildcard sql/grafana systemd/*.rules.yml) target/package/share/
+	@tests/support/notices | gzip -9n >target/package/notices.gz
 	@target/release/virt-collector man >target/package/virt-collector.8
 	@target/release/virt-collector completions bash >target/package/virt-collector.bash
 	@target/release/virt-collector completions zsh >target/package/_virt-collector
@@ -63,7 +64,7 @@ lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 	tests/support/deny
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny tests/interop/run tests/package/run systemd/debian/postinst systemd/debian/postrm; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny tests/support/notices tests/interop/run tests/package/run tests/package/boot systemd/debian/postinst systemd/debian/postrm; \
 	else echo "lint: the shell scripts are not checked: there is no shellcheck"; fi
 
 bench: setup ## criterion benches, then the end-to-end runs below benches/

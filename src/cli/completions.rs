@@ -154,8 +154,11 @@ No colours, whatever its value, unless that is empty. There are none either wher
 /etc/virt\-collector/config.toml
 The configuration. Every key, with its default, stands in config.example.toml.
 .TP
-/etc/virt\-collector/keyring
-The keys that seal passwords in the database.
+/etc/virt\-collector/secrets/
+Passwords and the key ring, for root alone. systemd hands the service copies when it starts.
+.TP
+/usr/share/virt\-collector/
+Bootstrap SQL, dashboards, alert rules.
 .SH SEE ALSO
 .BR systemctl (1),
 .BR journalctl (1),

@@ -27,6 +27,7 @@ mod life_of_a_sample;
 mod logs;
 mod operate;
 mod oracle;
+mod package;
 mod prometheus;
 mod readme;
 mod registry;
