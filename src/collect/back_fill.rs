@@ -310,13 +310,16 @@ impl BackFill {
             let mut hopeless = Vec::new();
             let mut targets = Vec::new();
             for gap in &batch {
-                let start = asking
+                let Some(subject) = known.get(&gap.entity) else {
+                    hopeless.push((*gap, Found::Gone(Reason::Removed)));
+                    continue;
+                };
+                match asking
                     .start
-                    .filter(|start| gap.step.to.is_none_or(|to| to > *start));
-                match (known.get(&gap.entity), start) {
-                    (None, _) => hopeless.push((*gap, Found::Gone(Reason::Removed))),
-                    (Some(_), None) => hopeless.push((*gap, Found::nothing(gap))),
-                    (Some(subject), Some(start)) => targets.push(self.target(gap, subject, start, at)),
+                    .and_then(|start| self.target(gap, subject, start, at))
+                {
+                    Some(target) => targets.push(target),
+                    None => hopeless.push((*gap, Found::nothing(gap))),
                 }
             }
             let mut asked = self
@@ -393,21 +396,23 @@ impl BackFill {
         })
     }
 
-    /// One query over the whole gap, as far back as the memory reaches.
-    fn target(&self, gap: &OpenGap, subject: &Subject, start: Stamp, at: ServerTime) -> Target {
+    /// One query over the whole gap, as far back as the memory reaches; `None` where it reaches none of it.
+    fn target(&self, gap: &OpenGap, subject: &Subject, start: Stamp, at: ServerTime) -> Option<Target> {
         let end = match self.lane {
             GapLane::Ring => None,
             // Nothing younger is taken, see the chain.
             GapLane::Rollup => Some(at.ring_start()),
         };
-        Target {
+        let after = gap.step.from.max(start);
+        let until = gap.step.to.or(end);
+        until.is_none_or(|until| until > after).then(|| Target {
             entity: gap.entity,
             moref: subject.moref.clone(),
             cpus: subject.cpus,
             placement: self.placements.get(gap.entity),
-            after: gap.step.from.max(start),
-            until: gap.step.to.or(end),
-        }
+            after,
+            until,
+        })
     }
 
     const fn metrics(&self) -> &LaneMetrics {
