@@ -10,6 +10,9 @@ use std::time::Duration;
 /// The interval of real-time samples: ESXi takes one every 20 seconds.
 pub const REALTIME_SECONDS: u32 = 20;
 
+/// The interval of the finest roll-ups: vCenter keeps them for a day.
+pub const ROLLUP_SECONDS: u32 = 300;
+
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// An instant as a server stated it: microseconds since the Unix epoch, UTC.

@@ -5,7 +5,7 @@
 //! Never does: deciding whom to poll when, retrying beyond one new session, storing anything, keeping tasks.
 //!
 //! In reading order: [`plan`] (targets and what asking for them costs), [`Vsphere::query`], [`perf`] (the answer
-//! becomes windows), [`counters`] (which id feeds which column), [`tracker`] (what there is and what changes: it
+//! becomes windows), [`counters`] (which id feeds which column), [`rollups`] (what is kept beyond the hour), [`tracker`] (what there is and what changes: it
 //! keeps a [`mirror`] of [`objects`]), `discovery`, [`actions`] (what is done to a VM, once).
 //!
 //! Invariants:
@@ -20,6 +20,7 @@ pub mod mirror;
 pub mod objects;
 pub mod perf;
 pub mod plan;
+pub mod rollups;
 pub mod tracker;
 mod trial;
 
@@ -50,6 +51,7 @@ use crate::soap::methods::perf::QuerySpec;
 use crate::soap::pool;
 use crate::soap::pool::Pinned;
 use crate::soap::pool::Pool;
+use crate::units::REALTIME_SECONDS;
 use crate::units::Stamp;
 
 pub use counters::Counters;
@@ -63,6 +65,7 @@ pub use plan::Cost;
 pub use plan::Estimator;
 pub use plan::InstanceCounts;
 pub use plan::Target;
+pub use rollups::Rollups;
 pub use tracker::Tracker;
 pub use trial::Trial;
 pub use trial::try_platform;
@@ -260,6 +263,7 @@ struct Login {
     generation: u64,
     about: About,
     counters: Arc<Counters>,
+    rollups: Option<Arc<Rollups>>,
 }
 
 impl Vsphere {
@@ -383,6 +387,34 @@ impl Vsphere {
             .pool
             .with_session(|session| async move { Ok(Arc::clone(&self.login(&session).await?.counters)) })
             .await
+    }
+
+    /// The 300-second roll-ups that the server keeps; `None` where it keeps none.
+    ///
+    /// # Errors
+    /// When the server's lists have to be read and cannot.
+    pub async fn rollups(&self) -> Result<Option<Arc<Rollups>>, Error> {
+        self.inner
+            .pool
+            .with_session(|session| async move { Ok(self.login(&session).await?.rollups.clone()) })
+            .await
+    }
+
+    /// Most series that one query for roll-ups may ask for; `None`: as many as one likes.
+    ///
+    /// # Errors
+    /// When there is no answer. One that does not tell is an answer: then the server's version does.
+    pub async fn most_rollup_series(&self) -> Result<Option<usize>, Error> {
+        let about = self.connect().await?;
+        if about.kind == PlatformKind::Esxi {
+            return Ok(None);
+        }
+        let option = match self.max_query_metrics().await {
+            Err(error) if error.fault().is_some() => None,
+            option => option?,
+        };
+        let most = option.unwrap_or_else(|| default_max_query_metrics(&about.version));
+        Ok(usize::try_from(most).ok().filter(|most| *most > 0))
     }
 
     /// Forgets the list of counters: the next query reads it again.
@@ -519,11 +551,13 @@ impl Vsphere {
             None => known.identity = Some(about.identity.clone()),
         }
         let catalog = counters::read(session).await?;
-        let counters = Arc::new(Counters::new(&catalog, &self.inner.selection));
+        let counters = Arc::new(Counters::new(&catalog.counters, &self.inner.selection));
+        let rollups = Rollups::of(&catalog, &self.inner.selection).map(Arc::new);
         let login = Arc::new(Login {
             generation: session.generation(),
             about,
             counters,
+            rollups,
         });
         known.login = Some(Arc::clone(&login));
         known.read = Some(Instant::now());
@@ -537,9 +571,20 @@ impl Vsphere {
         interval_seconds: u32,
     ) -> Result<Reply, Error> {
         let login = self.login(session).await?;
-        let counters = &*login.counters;
+        let nothing = Counters::default();
+        let counters = match &login.rollups {
+            _ if interval_seconds == REALTIME_SECONDS => &*login.counters,
+            Some(rollups) => &*rollups.counters,
+            None => &nothing,
+        };
         let targets = batch.targets;
-        let interval = Duration::from_secs(u64::from(interval_seconds));
+        // With the sample before: it is stored already, and tells which series have values. Not so of roll-ups: a
+        // question that starts before what is kept of them is answered with coarser ones.
+        let lead = if interval_seconds == REALTIME_SECONDS {
+            Duration::from_secs(u64::from(interval_seconds))
+        } else {
+            Duration::ZERO
+        };
         let specs: Vec<QuerySpec<'_>> = targets
             .iter()
             .filter_map(|target| {
@@ -548,8 +593,7 @@ impl Vsphere {
                 (!metric_ids.is_empty()).then_some(QuerySpec {
                     kind: kind.vim_type(),
                     moref: &target.moref,
-                    // With the sample before: it is stored already, and tells which series have values.
-                    after: Some(target.after.minus(interval)),
+                    after: Some(target.after.minus(lead)),
                     until: target.until,
                     metric_ids,
                     interval_seconds,
@@ -607,6 +651,13 @@ impl Vsphere {
             known.login = None;
         }
     }
+}
+
+/// What applies where the option is not set: 6.5 raised it.
+fn default_max_query_metrics(version: &str) -> i32 {
+    let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let (major, minor): (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if (major, minor) < (6, 5) { 64 } else { 256 }
 }
 
 async fn about(session: &Pinned) -> Result<About, Error> {

@@ -56,6 +56,8 @@ pub(crate) fn prepare(samples: &[usize]) -> Vec<(Form, usize, Prepared)> {
             id,
             name: counter.full_name(),
             unit: counter.unit.to_owned(),
+            level: None,
+            per_device_level: None,
         })
         .collect();
     let counters = Counters::new(&catalog, &Selection::default());

@@ -1298,6 +1298,9 @@ LIMIT 1
 $$;
 COMMENT ON FUNCTION virt_history_level(text, timestamptz, timestamptz) IS 'What serves a span of time: raw up to 6 hours, 5m up to 7 days, 1h up to 90 days, else 1d; a coarser one where the finer is not kept that long.';
 
+-- Each level has its longest span beside virt_history_level once more: the planner evaluates that one condition by itself,
+-- and leaves out all chunks of the levels that are too fine, which with months of them is most of the time of a query.
+
 CREATE FUNCTION virt_host_history(from_time timestamptz, to_time timestamptz)
 RETURNS TABLE (
     collected_at timestamptz,
@@ -1342,6 +1345,7 @@ SELECT collected_at, host_id, interval_seconds::integer, cpu_usage_percent::doub
        precision, power_watts::double precision, power_watts::double precision
 FROM virt_host_metrics
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '6 hours'
   AND virt_history_level('virt_host_metrics', from_time, to_time) = 'raw'
 UNION ALL
 SELECT collected_at, host_id, interval_seconds, cpu_usage_percent, cpu_usage_percent_max::double precision,
@@ -1354,6 +1358,7 @@ SELECT collected_at, host_id, interval_seconds, cpu_usage_percent, cpu_usage_per
        power_watts_max::double precision
 FROM virt_host_5m
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '7 days'
   AND virt_history_level('virt_host_metrics', from_time, to_time) = '5m'
 UNION ALL
 SELECT collected_at, host_id, interval_seconds, cpu_usage_percent, cpu_usage_percent_max::double precision,
@@ -1366,6 +1371,7 @@ SELECT collected_at, host_id, interval_seconds, cpu_usage_percent, cpu_usage_per
        power_watts_max::double precision
 FROM virt_host_1h
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '90 days'
   AND virt_history_level('virt_host_metrics', from_time, to_time) = '1h'
 UNION ALL
 SELECT collected_at, host_id, interval_seconds, cpu_usage_percent, cpu_usage_percent_max::double precision,
@@ -1426,6 +1432,7 @@ SELECT collected_at, vm_id, interval_seconds::integer, cpu_usage_percent::double
        precision, network_tx_kibps::double precision, network_tx_kibps::double precision
 FROM virt_vm_metrics
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '6 hours'
   AND virt_history_level('virt_vm_metrics', from_time, to_time) = 'raw'
 UNION ALL
 SELECT collected_at, vm_id, interval_seconds, cpu_usage_percent, cpu_usage_percent_max::double precision,
@@ -1438,6 +1445,7 @@ SELECT collected_at, vm_id, interval_seconds, cpu_usage_percent, cpu_usage_perce
        network_tx_kibps, network_tx_kibps_max::double precision
 FROM virt_vm_5m
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '7 days'
   AND virt_history_level('virt_vm_metrics', from_time, to_time) = '5m'
 UNION ALL
 SELECT collected_at, vm_id, interval_seconds, cpu_usage_percent, cpu_usage_percent_max::double precision,
@@ -1450,6 +1458,7 @@ SELECT collected_at, vm_id, interval_seconds, cpu_usage_percent, cpu_usage_perce
        network_tx_kibps, network_tx_kibps_max::double precision
 FROM virt_vm_1h
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '90 days'
   AND virt_history_level('virt_vm_metrics', from_time, to_time) = '1h'
 UNION ALL
 SELECT collected_at, vm_id, interval_seconds, cpu_usage_percent, cpu_usage_percent_max::double precision,
@@ -1485,18 +1494,21 @@ SELECT collected_at, datastore_id, NULL::integer, capacity_bytes::double precisi
        uncommitted_bytes::double precision, uncommitted_bytes::double precision
 FROM virt_datastore_metrics
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '6 hours'
   AND virt_history_level('virt_datastore_metrics', from_time, to_time) = 'raw'
 UNION ALL
 SELECT collected_at, datastore_id, interval_seconds, capacity_bytes, capacity_bytes_max::double precision,
        used_bytes, used_bytes_max::double precision, uncommitted_bytes, uncommitted_bytes_max::double precision
 FROM virt_datastore_5m
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '7 days'
   AND virt_history_level('virt_datastore_metrics', from_time, to_time) = '5m'
 UNION ALL
 SELECT collected_at, datastore_id, interval_seconds, capacity_bytes, capacity_bytes_max::double precision,
        used_bytes, used_bytes_max::double precision, uncommitted_bytes, uncommitted_bytes_max::double precision
 FROM virt_datastore_1h
 WHERE collected_at > from_time AND collected_at <= to_time
+  AND to_time - from_time <= INTERVAL '90 days'
   AND virt_history_level('virt_datastore_metrics', from_time, to_time) = '1h'
 UNION ALL
 SELECT collected_at, datastore_id, interval_seconds, capacity_bytes, capacity_bytes_max::double precision,

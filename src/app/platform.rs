@@ -1,15 +1,16 @@
 //! One platform, from its lease to its loops.
 //!
 //! Tasks, all under the platform's lease and stopped with it: `lease` (renews), `flush`, `rollups`, `discovery`, `live`,
-//! `ring`, `operations`, `status`. While another collector holds the lease none of them runs, and there is no session.
+//! `ring`, `rollup`, `operations`, `status`. While another collector holds the lease none of them runs, and there is no
+//! session.
 //!
 //! Never does: deciding whether the platform is to be taken or handed over; that is the [`Standing`]'s.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -19,15 +20,16 @@ use crate::app::registry::Wanted;
 use crate::budget::Share;
 use crate::clock::WallClock;
 use crate::collect::ask::Source;
+use crate::collect::back_fill::BackFill;
+use crate::collect::back_fill::BackFillReport;
 use crate::collect::live;
 use crate::collect::live::LiveLane;
 use crate::collect::live::PollReport;
 use crate::collect::placement::Placements;
-use crate::collect::ring::RingLane;
-use crate::collect::ring::RingReport;
 use crate::config;
 use crate::error::Chain;
 use crate::ingest::chain::Watermarks;
+use crate::ingest::flush::Bells;
 use crate::ingest::flush::FlushLoop;
 use crate::ingest::flush::Readiness;
 use crate::ingest::queue::Queue;
@@ -38,6 +40,7 @@ use crate::ingest::writers::Writers;
 use crate::inventory;
 use crate::inventory::Discovery;
 use crate::inventory::DiscoveryReport;
+use crate::model::gap::GapLane;
 use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
 use crate::operate::Operate;
@@ -107,7 +110,8 @@ pub(super) struct Platform {
     parts: Parts,
     metrics: PlatformMetrics,
     live: Triggered<PollReport>,
-    ring: Triggered<RingReport>,
+    ring: Triggered<BackFillReport>,
+    rollup: Triggered<BackFillReport>,
     rollups: Triggered<RollupReport>,
     discovery: Triggered<DiscoveryReport>,
     health: watch::Sender<live::Health>,
@@ -119,7 +123,8 @@ pub(super) struct Platform {
 #[derive(Debug, Clone)]
 pub struct PlatformHandle {
     live: Trigger<PollReport>,
-    ring: Trigger<RingReport>,
+    ring: Trigger<BackFillReport>,
+    rollup: Trigger<BackFillReport>,
     rollups: Trigger<RollupReport>,
     discovery: Trigger<DiscoveryReport>,
     health: watch::Receiver<live::Health>,
@@ -139,9 +144,14 @@ impl PlatformHandle {
         self.discovery.fire().await
     }
 
-    /// Fills gaps now and reports; `None` when the platform is being stopped.
-    pub async fn back_fill_now(&self) -> Option<RingReport> {
+    /// Fills gaps from the ring now and reports; `None` when the platform is being stopped.
+    pub async fn back_fill_now(&self) -> Option<BackFillReport> {
         self.ring.fire().await
+    }
+
+    /// Fills older gaps from roll-ups now and reports; `None` when the platform is being stopped.
+    pub async fn back_fill_from_rollups_now(&self) -> Option<BackFillReport> {
+        self.rollup.fire().await
     }
 
     /// Makes all roll-ups now that are noted, also those that are not due, and reports; `None` when the platform is
@@ -173,6 +183,7 @@ impl Platform {
         let (live, live_triggered) = trigger();
         let (ring, ring_triggered) = trigger();
         let (rollups, rollups_triggered) = trigger();
+        let (rollup, rollup_triggered) = trigger();
         let (discovery, discovery_triggered) = trigger();
         let (health, health_seen) = watch::channel(live::Health::Unknown);
         let metrics = PlatformMetrics::new(&parts.wanted.platform.name);
@@ -182,6 +193,7 @@ impl Platform {
             live,
             ring,
             rollups,
+            rollup,
             discovery,
             health: health_seen,
             owned: Arc::clone(&owned),
@@ -195,6 +207,7 @@ impl Platform {
                 live: live_triggered,
                 ring: ring_triggered,
                 rollups: rollups_triggered,
+                rollup: rollup_triggered,
                 discovery: discovery_triggered,
                 health,
                 owned,
@@ -227,15 +240,19 @@ impl Platform {
     async fn lease(&self, stopping: &CancellationToken) -> Option<Lease> {
         let mut standing = self.parts.standing.clone();
         let mut told = false;
+        let mut failing = false;
         while !stopping.is_cancelled() {
             self.turn();
             if self.is_due(&mut standing, stopping).await {
                 match self.try_lease().await {
                     Ok(Some(lease)) => return Some(lease),
-                    Ok(None) => {}
-                    Err(error) => {
+                    Ok(None) => failing = false,
+                    // Told once per trouble.
+                    Err(error) if !failing && !error.is_outage() => {
+                        failing = true;
                         tracing::warn!(error = %Chain(&error), "cannot take the platform; trying again");
                     }
+                    Err(error) => tracing::debug!(error = %Chain(&error), "cannot take the platform"),
                 }
                 tokio::select! {
                     () = stopping.cancelled() => return None,
@@ -389,7 +406,7 @@ impl Platform {
         let (discovery_health, discovery_seen) = watch::channel(inventory::Health::Unknown);
         let watermarks = Arc::new(Watermarks::default());
         let placements = Arc::new(Placements::default());
-        let gaps_opened = Arc::new(Notify::new());
+        let gaps_opened = Arc::new(Bells::default());
         let source = Source {
             vsphere: vsphere.clone(),
             share: share.clone(),
@@ -466,18 +483,24 @@ impl Platform {
         };
         spawn("live", Box::pin(live.run(stopping())));
 
-        let ring = RingLane {
-            platform: lease.platform,
-            source,
-            database: database.clone(),
-            queue,
-            readiness: ready,
-            inventory: known,
-            gaps_opened,
-            placements,
-            triggered: self.ring.clone(),
-        };
-        spawn("ring", Box::pin(ring.run(stopping())));
+        for (lane, triggered) in [(GapLane::Ring, &self.ring), (GapLane::Rollup, &self.rollup)] {
+            let back_fill = BackFill {
+                lane,
+                platform: lease.platform,
+                source: source.clone(),
+                database: database.clone(),
+                queue: queue.clone(),
+                readiness: ready.clone(),
+                inventory: known.clone(),
+                gaps_opened: Arc::clone(&gaps_opened),
+                placements: Arc::clone(&placements),
+                triggered: triggered.clone(),
+                told_of_none: OnceLock::new(),
+            };
+            spawn(lane.as_str(), Box::pin(back_fill.run(stopping())));
+        }
+        // The flush loop ends when the last lane has gone.
+        drop(queue);
 
         let operate = Operate {
             lease: lease.clone(),
@@ -550,11 +573,14 @@ impl Renewal {
                     return;
                 }
                 // Told once per outage: the database's own loop tells when it is over.
-                Err(error) if !failing => {
+                Err(error) if !failing && !error.is_outage() => {
                     failing = true;
                     tracing::warn!(error = %Chain(&error), "cannot renew the lease; trying again");
                 }
-                Err(error) => tracing::debug!(error = %Chain(&error), "cannot renew the lease"),
+                Err(error) => {
+                    failing = true;
+                    tracing::debug!(error = %Chain(&error), "cannot renew the lease");
+                }
             }
         }
     }

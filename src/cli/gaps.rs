@@ -10,6 +10,7 @@ use crate::store;
 use crate::store::Database;
 use crate::store::gap::{ChainBreak, GapLine, Outage};
 use crate::units::Stamp;
+use crate::vsphere::rollups::LONGEST_KEPT;
 
 /// What is missing and why; whether the chain of samples holds.
 ///
@@ -40,7 +41,7 @@ pub(super) struct Gaps {
 enum Command {
     /// Every gap row with the name of its host or VM.
     List,
-    /// Ask the source once more for explained gaps that lie within the hour that it keeps.
+    /// Ask the source once more for explained gaps: those of the last hour as samples, older ones as roll-ups.
     Retry,
 }
 
@@ -77,8 +78,11 @@ impl Gaps {
                 self.print(&gaps, gap, "no gaps");
             }
             Some(Command::Retry) => {
-                let not_before = SystemClock.now().minus(RING);
-                let n_gaps = database.retry_gaps(platform, not_before).await.map_err(failed)?;
+                let now = SystemClock.now();
+                let n_gaps = database
+                    .retry_gaps(platform, now.minus(RING), now.minus(LONGEST_KEPT))
+                    .await
+                    .map_err(failed)?;
                 match self.output {
                     Output::Text => {
                         say!(

@@ -16,7 +16,6 @@ use crate::model::ids::EntityId;
 use crate::model::ids::MoRef;
 use crate::telemetry::metrics::PlatformMetrics;
 use crate::telemetry::seldom::Seldom;
-use crate::units::REALTIME_SECONDS;
 use crate::vsphere;
 use crate::vsphere::Batch;
 use crate::vsphere::Estimator;
@@ -94,7 +93,7 @@ impl Source {
                         targets: &targets,
                         cost,
                     },
-                    REALTIME_SECONDS,
+                    estimator.interval_seconds,
                 )
                 .await
             {
@@ -161,7 +160,7 @@ impl Source {
                 entity = %target.entity,
                 moref = %target.moref,
                 error = %Chain(error),
-                repeated,
+                repeated = (repeated > 0).then_some(repeated),
                 "left out of this poll: the server refuses it"
             );
         }

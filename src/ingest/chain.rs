@@ -1,5 +1,5 @@
-//! The chain: for each entity, in order of stamp, a row's interval starts, within half an interval, where the row
-//! before it ends, or ONE gap row spans the step between them.
+//! The chain: for each entity, in order of stamp, a row's interval starts, within ten seconds, where the row before it
+//! ends, or ONE gap row spans the step between them.
 //!
 //! Owns: that rule, in [`extend`] (live rows, behind the watermark), [`fill`] (rows inside a gap) and [`fall_silent`]
 //! (no rows for five minutes), and the [`Watermarks`]. Never does: I/O. What these functions return is written in one transaction, so the rule holds in
@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::model::gap::{NewGap, OpenGap, Reason, Step};
+use crate::model::gap::{GapLane, NewGap, OpenGap, Reason, Step};
 use crate::model::ids::EntityId;
 use crate::model::sample::{RowHead, Window};
-use crate::units::{REALTIME_SECONDS, Stamp};
+use crate::units::{REALTIME_SECONDS, ROLLUP_SECONDS, Stamp};
 
 /// A sample younger than this may still change: vCenter fills cells and late samples in for some seconds.
 pub const SETTLE: Duration = Duration::from_secs(60);
@@ -33,7 +33,17 @@ const NEWEST: Duration = Duration::from_secs(5 * 60);
 /// end says so, and its next row closes it.
 pub const SILENT_AFTER: Duration = Duration::from_secs(5 * 60);
 
-const HALF_INTERVAL_MICROS: i64 = REALTIME_SECONDS as i64 * 1_000_000 / 2;
+/// Roll-ups appear this late at worst: what is younger than that is asked for once more before it is given up.
+pub const ROLLUPS_LATE: Duration = Duration::from_secs(45 * 60);
+
+const ROLLUP: Duration = Duration::from_secs(ROLLUP_SECONDS as u64);
+
+/// The interval of a live row.
+const REALTIME_INTERVAL: u16 = REALTIME_SECONDS as u16;
+
+/// Neighbours touch where one starts this close to the end of the other: half of a 20-second interval, beside a roll-up
+/// as well. Half of the roll-up's own interval would let it hide seven samples.
+const TOLERANCE_MICROS: i64 = REALTIME_SECONDS as i64 * 1_000_000 / 2;
 
 /// The server's clock when the source was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,10 +160,17 @@ pub fn extend(past: Past, window: &mut Window, at: ServerTime) -> Extension {
                 step: Step {
                     from,
                     to: Some(head.stamp),
+                    to_interval: head.interval_seconds,
                     initial,
                 },
                 reason: None,
                 hint,
+                lane: if head.stamp <= at.ring_start() {
+                    GapLane::Rollup
+                } else {
+                    GapLane::Ring
+                },
+                ask_after: None,
             });
         }
         extension.watermark = Some(head.stamp);
@@ -162,78 +179,164 @@ pub fn extend(past: Past, window: &mut Window, at: ServerTime) -> Extension {
     extension
 }
 
+/// The memory of the source that answered for a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The hour of 20-second samples.
+    Ring,
+    /// The 300-second roll-ups.
+    Rollups {
+        /// The oldest stamp that they are sure to reach back to; `None` where the source keeps none.
+        since: Option<Stamp>,
+    },
+}
+
+impl Memory {
+    fn may_hold(self, stamp: Stamp, at: ServerTime) -> bool {
+        match self {
+            Self::Ring => at.is_sane(stamp),
+            Self::Rollups { since } => {
+                let oldest = since.unwrap_or(at.0).minus(ROLLUP);
+                (oldest..=at.0.plus(NEWEST)).contains(&stamp)
+            }
+        }
+    }
+
+    /// Behind a gap without an end, younger rows are not this memory's to give: the live lane may yet bring samples
+    /// there, and a roll-up over them would keep them out.
+    fn is_final(self, stamp: Stamp, at: ServerTime) -> bool {
+        match self {
+            Self::Ring => at.is_settled(stamp),
+            Self::Rollups { .. } => stamp <= at.ring_start(),
+        }
+    }
+}
+
 /// What an answer makes of a gap: the rows left in the window are stored, the gap's row is deleted, and these
 /// residual steps take its place.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Residue {
-    /// What is still missing, explained.
+    /// What is still missing: explained, or open for another question.
     pub gaps: Vec<NewGap>,
     /// What was not kept.
     pub unkept: Unkept,
 }
 
-/// Cuts an answer down to the rows that lie inside the gap, and explains the steps that are left.
+/// Cuts an answer down to the rows whose whole interval lies inside the gap, and says what becomes of the steps that
+/// are left.
 ///
 /// At first contact what precedes the first sample is no gap: nothing was ever expected there.
-pub fn fill(gap: &OpenGap, window: &mut Window, at: ServerTime) -> Residue {
-    let Step { from, to, initial } = gap.step;
+pub fn fill(gap: &OpenGap, window: &mut Window, at: ServerTime, memory: Memory) -> Residue {
+    let Step {
+        from,
+        to,
+        to_interval,
+        initial,
+    } = gap.step;
     let mut residue = Residue::default();
     let mut last = from;
     let mut found = !initial;
-    let mut step = |from: Stamp, to: Option<Stamp>| {
-        let unknown = if from < at.ring_start() {
-            Reason::Expired
-        } else {
-            Reason::NotPublished
-        };
-        residue.gaps.push(NewGap {
-            entity: gap.entity,
-            step: Step {
-                from,
-                to,
-                initial: false,
-            },
-            reason: Some(gap.hint.unwrap_or(unknown)),
-            hint: None,
-        });
-    };
-    let unkept = &mut residue.unkept;
+    let mut n_kept = 0_usize;
+    let (gaps, unkept) = (&mut residue.gaps, &mut residue.unkept);
     window.retain(|head, _cells| {
-        if !at.is_sane(head.stamp) {
+        if !memory.may_hold(head.stamp, at) {
             unkept.refused += 1;
             return false;
         }
-        // Rows of 20 seconds only come here, so that the row at `to` starts one interval before it.
         let behind = to.is_some_and(|to| head.stamp >= to);
         if behind || (found && head.stamp <= last) {
             unkept.known += 1;
             return false;
         }
-        // Without an end, what is young is the live lane's.
-        if to.is_none() && !at.is_settled(head.stamp) {
+        if to.is_none() && !memory.is_final(head.stamp, at) {
             unkept.held += 1;
             return false;
         }
-        let overlaps_next = to.is_some_and(|to| to.micros_since(head.stamp) < HALF_INTERVAL_MICROS);
+        let overlaps_next = to.is_some_and(|to| start_after(head.stamp, to, to_interval) < -TOLERANCE_MICROS);
         let where_from = place(last, head);
         if overlaps_next || (found && where_from == Place::Overlaps) {
             unkept.overlap += 1;
             return false;
         }
         if found && where_from == Place::Steps {
-            step(last, Some(head.stamp));
+            let step = Step {
+                from: last,
+                to: Some(head.stamp),
+                to_interval: head.interval_seconds,
+                initial: false,
+            };
+            gaps.push(left(gap, step, true, at, memory));
         }
         found = true;
         last = head.stamp;
+        n_kept += 1;
         true
     });
-    let end_is_open = to.is_none_or(|to| {
-        to.micros_since(last) - i64::from(REALTIME_SECONDS) * 1_000_000 > HALF_INTERVAL_MICROS
-    });
-    if found && end_is_open {
-        step(last, to);
+    if found && leaves_step(last, to, to_interval) {
+        let step = Step {
+            from: last,
+            to,
+            to_interval,
+            initial: false,
+        };
+        gaps.push(left(gap, step, n_kept > 0, at, memory));
     }
     residue
+}
+
+/// What becomes of a step that an answer has left. `beside_row`: a row of the answer is one of its ends.
+fn left(gap: &OpenGap, step: Step, beside_row: bool, at: ServerTime, memory: Memory) -> NewGap {
+    let explained = |reason| NewGap {
+        entity: gap.entity,
+        step,
+        reason: Some(reason),
+        hint: None,
+        lane: GapLane::default(),
+        ask_after: None,
+    };
+    let asked_as_rollups = |ask_after| NewGap {
+        entity: gap.entity,
+        step,
+        reason: None,
+        hint: gap.hint,
+        lane: GapLane::Rollup,
+        ask_after,
+    };
+    let since = match memory {
+        Memory::Ring if step.from < at.ring_start() => return asked_as_rollups(None),
+        Memory::Ring => return explained(gap.hint.unwrap_or(Reason::NotPublished)),
+        Memory::Rollups { since } => since.filter(|since| step.to.is_none_or(|to| to > *since)),
+    };
+    let Some(since) = since else {
+        return explained(gap.hint.unwrap_or(Reason::Expired));
+    };
+    if !holds_rollup(step) {
+        // Beside a roll-up it is certain what was cut off; alone, what was known of the entity says more.
+        let known = gap.hint.filter(|_| !beside_row);
+        return explained(known.unwrap_or(Reason::RollupEdge));
+    }
+    // Nothing is on its way of an entity that is known to have been off.
+    let was_off = matches!(gap.hint, Some(Reason::PoweredOff | Reason::Suspended));
+    let all_has_come = step.to.filter(|_| !was_off).map(|to| to.plus(ROLLUPS_LATE));
+    if all_has_come.is_some_and(|come| come > at.0) {
+        return asked_as_rollups(all_has_come);
+    }
+    let unknown = if step.from < since {
+        Reason::Expired
+    } else {
+        Reason::NotPublished
+    };
+    explained(gap.hint.unwrap_or(unknown))
+}
+
+/// True where a whole 300-second interval of the source's grid has room in a step.
+fn holds_rollup(step: Step) -> bool {
+    const INTERVAL: i64 = ROLLUP_SECONDS as i64 * 1_000_000;
+    let Some(to) = step.to else { return true };
+    let earliest = step.from.micros().saturating_sub(TOLERANCE_MICROS);
+    let start = earliest.saturating_add(INTERVAL - 1).div_euclid(INTERVAL) * INTERVAL;
+    let end = Stamp::from_micros(start.saturating_add(INTERVAL));
+    start_after(end, to, step.to_interval) >= -TOLERANCE_MICROS
 }
 
 /// Explains a whole gap whose entity cannot be asked any more.
@@ -244,6 +347,8 @@ pub fn give_up(gap: &OpenGap, reason: Reason) -> Residue {
         step: gap.step,
         reason: Some(gap.hint.unwrap_or(reason)),
         hint: None,
+        lane: GapLane::default(),
+        ask_after: None,
     };
     Residue {
         gaps: if gap.step.initial {
@@ -265,6 +370,7 @@ pub fn fall_silent(entity: EntityId, past: Past, at: ServerTime) -> Option<NewGa
     let step = Step {
         from,
         to: None,
+        to_interval: REALTIME_INTERVAL,
         initial: false,
     };
     Some(NewGap {
@@ -272,6 +378,8 @@ pub fn fall_silent(entity: EntityId, past: Past, at: ServerTime) -> Option<NewGa
         step,
         reason: None,
         hint: past.hint,
+        lane: GapLane::Ring,
+        ask_after: None,
     })
 }
 
@@ -283,25 +391,35 @@ enum Place {
     Steps,
 }
 
-/// Where a row stands to the stamp before it: its interval starts there, within half an interval, or it does not.
+/// Where a row stands to the stamp before it: its interval starts there, or it does not.
 fn place(before: Stamp, head: &RowHead) -> Place {
-    let interval = i64::from(head.interval_seconds) * 1_000_000;
-    let start_after = head.stamp.micros_since(before) - interval;
+    let start_after = start_after(before, head.stamp, head.interval_seconds);
     if head.stamp <= before {
         Place::Known
-    } else if start_after < -(interval / 2) {
+    } else if start_after < -TOLERANCE_MICROS {
         Place::Overlaps
-    } else if start_after > interval / 2 {
+    } else if start_after > TOLERANCE_MICROS {
         Place::Steps
     } else {
         Place::Touches
     }
 }
 
+/// From the end of one row to the start of the next one, in microseconds; negative where they overlap.
+fn start_after(before: Stamp, stamp: Stamp, interval_seconds: u16) -> i64 {
+    stamp.micros_since(before) - i64::from(interval_seconds) * 1_000_000
+}
+
+/// Whether there is a step between a row and the next one; without a next one there is.
+pub(super) fn leaves_step(from: Stamp, to: Option<Stamp>, to_interval: u16) -> bool {
+    to.is_none_or(|to| start_after(from, to, to_interval) > TOLERANCE_MICROS)
+}
+
 /// What is known of an entity's past. The default is first contact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Past {
-    /// Its newest stored row of the 20-second interval; `None`: the database has no row.
+    /// Its newest stored row of the 20-second interval; of a silent entity the row before its gap without an end, which
+    /// may be a roll-up; `None`: the database has no row.
     pub watermark: Option<Stamp>,
     /// It has a gap without an end.
     pub silent: bool,

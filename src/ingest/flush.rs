@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ use super::salvage::{self, Salvaged, salvage};
 use super::writers::Writers;
 use crate::clock::WallClock;
 use crate::error::Chain;
+use crate::model::gap::GapLane;
 use crate::model::ids::EntityId;
 use crate::model::ids::EntityKind;
 use crate::store::Class;
@@ -55,6 +56,24 @@ pub struct Readiness {
     pub ready: bool,
 }
 
+/// One bell for each lane that fills gaps.
+#[derive(Debug, Default)]
+pub struct Bells {
+    ring: Notify,
+    rollup: Notify,
+}
+
+impl Bells {
+    /// The bell of a lane: it rings when there is new work for it in the table of gaps.
+    #[must_use]
+    pub const fn of(&self, lane: GapLane) -> &Notify {
+        match lane {
+            GapLane::Ring => &self.ring,
+            GapLane::Rollup => &self.rollup,
+        }
+    }
+}
+
 /// One platform's flush loop.
 #[derive(Debug)]
 pub struct FlushLoop {
@@ -70,8 +89,8 @@ pub struct FlushLoop {
     pub batches: mpsc::Receiver<Batch>,
     /// Tells the lanes.
     pub readiness: watch::Sender<Readiness>,
-    /// Rings when open gaps were written.
-    pub gaps_opened: Arc<tokio::sync::Notify>,
+    /// Ring when open gaps were written.
+    pub gaps_opened: Arc<Bells>,
     /// Cancelled when the platform turns out to be another collector's.
     pub lost: CancellationToken,
     /// Wall clock, for the bound of the watermark search only.
@@ -295,8 +314,8 @@ impl FlushLoop {
         let n_rows: usize = waiting.iter().map(|waiting| waiting.n_rows).sum();
         tracing::debug!(n_rows, n_transactions, elapsed = ?started.elapsed(), "flushed");
         self.watermarks.commit(pasts);
-        if opened {
-            self.gaps_opened.notify_one();
+        for lane in opened {
+            self.gaps_opened.of(lane).notify_one();
         }
         for Waiting { receipt, n_rows, .. } in waiting {
             answer(receipt, Outcome::Stored { n_rows });
@@ -413,10 +432,10 @@ fn tell(policy: &Policy, told: Told, error: &Error, what: &'static str) {
         tracing::debug!(%error, "{what}; {advice}");
         return;
     };
-    let untold = (untold > 0).then_some(untold);
+    let repeated = (untold > 0).then_some(untold);
     match policy.tell {
-        Tell::Warn => tracing::warn!(%error, untold, "{what}; {advice}"),
-        Tell::Error | Tell::ErrorOnce => tracing::error!(%error, untold, "{what}; {advice}"),
+        Tell::Warn => tracing::warn!(%error, repeated, "{what}; {advice}"),
+        Tell::Error | Tell::ErrorOnce => tracing::error!(%error, repeated, "{what}; {advice}"),
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::chain::{self, Past, Residue, ServerTime, Unkept, Watermarks};
+use super::chain::{self, Memory, Past, Residue, ServerTime, Unkept, Watermarks};
 use super::queue::{Found, Turn, Work};
 use super::salvage::{Extent, Mark, Origin};
+use crate::model::gap::GapLane;
 use crate::model::gap::NewGap;
 use crate::model::gap::OpenGap;
 use crate::model::gap::Reason;
@@ -33,8 +34,8 @@ pub(super) struct Joined {
     pub(super) n_recovered: usize,
     /// Gaps explained.
     pub(super) explained: HashMap<Reason, usize>,
-    /// Whether there is new work for the ring lane.
-    pub(super) opened: bool,
+    /// The lanes that have new work, as often as they have.
+    pub(super) opened: Vec<GapLane>,
 }
 
 impl Joined {
@@ -49,17 +50,10 @@ impl Joined {
                     })
                 })
                 .sum(),
-            Work::Ring(gaps) => {
-                let n_rows = gaps
-                    .into_iter()
-                    .map(|(gap, found)| {
-                        self.mark(gap.entity, Origin::Ring(gap), watermarks, |joined| {
-                            joined.fill(&gap, found, turn.at, watermarks)
-                        })
-                    })
-                    .sum();
-                self.n_recovered += n_rows;
-                n_rows
+            Work::Ring(gaps) => self.fill_all(gaps, GapLane::Ring, Memory::Ring, turn.at, watermarks),
+            Work::Rollup { gaps, since } => {
+                let memory = Memory::Rollups { since };
+                self.fill_all(gaps, GapLane::Rollup, memory, turn.at, watermarks)
             }
             Work::Quiet(entities) => {
                 for entity in entities {
@@ -150,7 +144,34 @@ impl Joined {
         n_rows
     }
 
-    fn fill(&mut self, gap: &OpenGap, found: Found, at: ServerTime, watermarks: &Watermarks) -> usize {
+    fn fill_all(
+        &mut self,
+        gaps: Vec<(OpenGap, Found)>,
+        lane: GapLane,
+        memory: Memory,
+        at: ServerTime,
+        watermarks: &Watermarks,
+    ) -> usize {
+        let n_rows = gaps
+            .into_iter()
+            .map(|(gap, found)| {
+                self.mark(gap.entity, Origin::Gap(gap, lane), watermarks, |joined| {
+                    joined.fill(&gap, found, at, memory, watermarks)
+                })
+            })
+            .sum();
+        self.n_recovered += n_rows;
+        n_rows
+    }
+
+    fn fill(
+        &mut self,
+        gap: &OpenGap,
+        found: Found,
+        at: ServerTime,
+        memory: Memory,
+        watermarks: &Watermarks,
+    ) -> usize {
         if gap.step.to.is_none() && !self.past(gap.entity, watermarks).silent {
             // The entity has spoken meanwhile: its gap has an end now, and is asked for with it.
             return 0;
@@ -158,7 +179,7 @@ impl Joined {
         let mut n_rows = 0;
         let residue: Residue = match found {
             Found::Rows(mut window) => {
-                let residue = chain::fill(gap, &mut window, at);
+                let residue = chain::fill(gap, &mut window, at, memory);
                 n_rows = window.len();
                 if let (None, Some(newest)) = (gap.step.to, window.heads().last()) {
                     // Nothing is stored behind a gap without an end: what it held is the newest.
@@ -183,8 +204,11 @@ impl Joined {
             }
         };
         self.unkept.add(residue.unkept);
-        for reason in residue.gaps.iter().filter_map(|gap| gap.reason) {
-            *self.explained.entry(reason).or_default() += 1;
+        for gap in &residue.gaps {
+            match gap.reason {
+                Some(reason) => *self.explained.entry(reason).or_default() += 1,
+                None => self.opened.push(gap.lane),
+            }
         }
         self.flush.gaps_done.push(gap.id);
         self.flush.gaps_new.extend(residue.gaps);
@@ -205,7 +229,7 @@ impl Joined {
     }
 
     fn open(&mut self, gaps: Vec<NewGap>) {
-        self.opened |= !gaps.is_empty();
+        self.opened.extend(gaps.iter().map(|gap| gap.lane));
         self.flush.gaps_new.extend(gaps);
     }
 }

@@ -26,6 +26,13 @@ pub enum Work {
     Live(Vec<Window>),
     /// Gaps with what was found inside each.
     Ring(Vec<(OpenGap, Found)>),
+    /// Gaps older than the ring, with the roll-ups that were found inside each.
+    Rollup {
+        /// As in [`Work::Ring`].
+        gaps: Vec<(OpenGap, Found)>,
+        /// How far back the source keeps roll-ups; `None` where it keeps none.
+        since: Option<Stamp>,
+    },
     /// Entities that may have fallen silent: a whole poll has passed without an answer for them.
     Quiet(Vec<EntityId>),
 }
@@ -55,7 +62,7 @@ impl Work {
     pub fn n_rows(&self) -> usize {
         match self {
             Self::Live(windows) => windows.iter().map(Window::len).sum(),
-            Self::Ring(gaps) => gaps
+            Self::Ring(gaps) | Self::Rollup { gaps, .. } => gaps
                 .iter()
                 .map(|(_, found)| match found {
                     Found::Rows(window) => window.len(),

@@ -1,8 +1,8 @@
 //! The loop that keeps a platform's roll-ups up to date.
 //!
 //! Owns: when the store is asked to make them, and what is done when that fails. Never does: deciding which; notes in
-//! the database say so, each written by the transaction that stored the samples ([`store::rollup`]). So nothing is lost
-//! with this loop, and whoever owns the platform next goes on where it ended.
+//! the database say so, each written by the transaction that stored the samples ([`crate::store::rollup`]). So nothing
+//! is lost with this loop, and whoever owns the platform next goes on where it ended.
 //!
 //! It stands beside the flush loop because it is the second half of the same way, from rows to what is made of them,
 //! and because the same classes of failure are waited for in the same way ([`policy`](super::policy)).
@@ -80,6 +80,12 @@ pub struct RollupReport {
 impl Rollups {
     /// Makes what is due until `stopping`.
     pub async fn run(self, stopping: CancellationToken) {
+        self.make(stopping).await;
+        // What is left is for the platform's next owner to say.
+        self.metrics.pending(0, None);
+    }
+
+    async fn make(&self, stopping: CancellationToken) {
         let mut troubles = Troubles::new(u64::try_from(self.lease.platform.0).unwrap_or(1));
         // At once: notes may have waited for an owner.
         let mut wait = Duration::ZERO;

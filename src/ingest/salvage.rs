@@ -15,25 +15,23 @@
 //!   and keeps its reason; an open one is asked for again.
 //! - A newest row that is left out leaves no step yet: it is asked for again with the row that follows it.
 //! - Of a gap that is being filled only one prefix is stored. What is left of it becomes an open gap again, and the
-//!   ring lane asks at once.
+//!   lane asks at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error as StdError;
 use std::ops::Range;
 
-use super::chain::Past;
+use super::chain::{Past, leaves_step};
 use super::joined::Joined;
-use crate::model::gap::{NewGap, OpenGap, Reason, Step};
+use crate::model::gap::{GapLane, NewGap, OpenGap, Reason, Step};
 use crate::model::ids::EntityId;
 use crate::model::sample::Window;
 use crate::store::copy::Flush;
-use crate::units::{REALTIME_SECONDS, Stamp};
+use crate::units::Stamp;
 
 /// Transactions that one flush may be cut into. A hundred poisoned entities among ten thousand need about 1,500; a
 /// database that refuses more than that refuses on principle, and a person has to look.
 const MOST_TRANSACTIONS: usize = 2_000;
-
-const INTERVAL_MICROS: i64 = REALTIME_SECONDS as i64 * 1_000_000;
 
 /// Where parts are stored.
 pub(super) trait Store: Send {
@@ -89,8 +87,8 @@ impl Extent {
 pub(super) enum Origin {
     /// Rows behind the watermark.
     Live,
-    /// What a gap holds.
-    Ring(OpenGap),
+    /// What a gap holds, as this lane found it.
+    Gap(OpenGap, GapLane),
     /// An entity without rows.
     Quiet,
 }
@@ -136,13 +134,13 @@ pub(super) async fn salvage<S: Store>(store: &mut S, joined: &mut Joined) -> Sal
     let mut n_lost = vec![0; marks.len()];
     joined.n_recovered = 0;
     joined.explained.clear();
-    joined.opened = false;
+    joined.opened.clear();
     for unit in &units {
         for piece in unit {
             if let Some(lost) = n_lost.get_mut(piece.at) {
                 *lost = piece.mark.n_rows.saturating_sub(piece.n_stored);
             }
-            if matches!(piece.mark.origin, Origin::Ring(_)) {
+            if piece.fills_gap() {
                 joined.n_recovered += piece.n_stored;
             }
             for gap in piece
@@ -153,7 +151,7 @@ pub(super) async fn salvage<S: Store>(store: &mut S, joined: &mut Joined) -> Sal
             {
                 match gap.reason {
                     Some(reason) => *joined.explained.entry(reason).or_default() += 1,
-                    None => joined.opened = true,
+                    None => joined.opened.push(gap.lane),
                 }
             }
         }
@@ -345,7 +343,7 @@ impl<S: Store> Attempts<'_, S> {
                     if until == piece.len() {
                         return Ok(());
                     }
-                    if piece.is_ring() {
+                    if piece.fills_gap() {
                         piece.flush = part;
                         return Ok(());
                     }
@@ -359,7 +357,7 @@ impl<S: Store> Attempts<'_, S> {
                             self.store.left_out(piece.mark.entity, stamp, &error);
                         }
                         until = piece.len();
-                        if piece.n_stored == until && !piece.is_ring() {
+                        if piece.n_stored == until && !piece.fills_gap() {
                             return Ok(());
                         }
                     }
@@ -371,8 +369,8 @@ impl<S: Store> Attempts<'_, S> {
 }
 
 impl Piece {
-    const fn is_ring(&self) -> bool {
-        matches!(self.mark.origin, Origin::Ring(_))
+    const fn fills_gap(&self) -> bool {
+        matches!(self.mark.origin, Origin::Gap(..))
     }
 
     fn len(&self) -> usize {
@@ -418,8 +416,8 @@ impl Piece {
         };
         part.gaps_new
             .extend(whole.gaps_new.iter().filter(|gap| goes_along(gap)));
-        if let (Origin::Ring(gap), false) = (self.mark.origin, is_last) {
-            part.gaps_new.extend(self.rest(&gap, rows.end));
+        if let (Origin::Gap(gap, lane), false) = (self.mark.origin, is_last) {
+            part.gaps_new.extend(self.rest(&gap, lane, rows.end));
         }
         part.windows
             .extend(whole.windows.first().map(|window| cut(window, rows)));
@@ -428,17 +426,19 @@ impl Piece {
     }
 
     /// What is left of a gap behind its first rows, to be asked for again.
-    fn rest(&self, gap: &OpenGap, stored: usize) -> Option<NewGap> {
+    fn rest(&self, gap: &OpenGap, lane: GapLane, stored: usize) -> Option<NewGap> {
         let from = self.stamp(stored.checked_sub(1)?)?;
-        steps(from, gap.step.to, INTERVAL_MICROS).then_some(NewGap {
+        leaves_step(from, gap.step.to, gap.step.to_interval).then_some(NewGap {
             entity: gap.entity,
             step: Step {
                 from,
-                to: gap.step.to,
                 initial: false,
+                ..gap.step
             },
             reason: None,
             hint: gap.hint,
+            lane,
+            ask_after: None,
         })
     }
 
@@ -458,12 +458,18 @@ impl Piece {
         };
         let left = take(&|gap| gap.step.to == Some(left_out));
         let right = take(&|gap| gap.step.from == left_out);
+        let lane = match self.mark.origin {
+            Origin::Gap(_, lane) => lane,
+            Origin::Live | Origin::Quiet => GapLane::Ring,
+        };
         let grown = grown(before, left_out, behind, left, right);
-        gaps.extend(grown.map(|(step, reason, hint)| NewGap {
+        gaps.extend(grown.map(|Grown { step, reason, open }| NewGap {
             entity: self.mark.entity,
             step,
             reason,
-            hint,
+            hint: open.and_then(|open| open.hint),
+            lane: open.map_or(lane, |open| open.lane),
+            ask_after: open.and_then(|open| open.ask_after),
         }));
         for window in &mut self.flush.windows {
             window.retain(|head, _cells| head.stamp != left_out);
@@ -476,7 +482,7 @@ impl Piece {
     fn start(&self) -> Option<Stamp> {
         match self.mark.origin {
             Origin::Live => self.mark.before.watermark,
-            Origin::Ring(gap) => (!gap.step.initial).then_some(gap.step.from),
+            Origin::Gap(gap, _) => (!gap.step.initial).then_some(gap.step.from),
             Origin::Quiet => None,
         }
     }
@@ -489,8 +495,8 @@ impl Piece {
             .first()
             .and_then(|window| window.heads().get(row + 1));
         match (next, self.mark.origin) {
-            (Some(next), _) => Behind::Until(Some(next.stamp), i64::from(next.interval_seconds) * 1_000_000),
-            (None, Origin::Ring(gap)) => Behind::Until(gap.step.to, INTERVAL_MICROS),
+            (Some(next), _) => Behind::Until(Some(next.stamp), next.interval_seconds),
+            (None, Origin::Gap(gap, _)) => Behind::Until(gap.step.to, gap.step.to_interval),
             (None, Origin::Live | Origin::Quiet) => Behind::Nothing,
         }
     }
@@ -519,10 +525,13 @@ impl Piece {
             },
             // Nothing is stored behind a gap without an end: what it held is the newest.
             (
-                Origin::Ring(OpenGap {
-                    step: Step { to: None, .. },
-                    ..
-                }),
+                Origin::Gap(
+                    OpenGap {
+                        step: Step { to: None, .. },
+                        ..
+                    },
+                    _,
+                ),
                 Some(newest),
             ) => Past {
                 watermark: Some(newest),
@@ -537,8 +546,16 @@ impl Piece {
 enum Behind {
     /// No row: there is no step yet.
     Nothing,
-    /// The stamp of a row and the length of its interval; no stamp: a gap without an end.
-    Until(Option<Stamp>, i64),
+    /// The stamp of a row and the length of its interval in seconds; no stamp: a gap without an end.
+    Until(Option<Stamp>, u16),
+}
+
+/// What the gap over a row that is left out is to be.
+struct Grown {
+    step: Step,
+    /// `None`: it is to be asked for, as this open one was.
+    reason: Option<Reason>,
+    open: Option<NewGap>,
 }
 
 /// The gap over a row that is left out, between the row before it and what is behind it, and the gaps that it
@@ -549,8 +566,8 @@ fn grown(
     behind: Behind,
     left: Option<NewGap>,
     right: Option<NewGap>,
-) -> Option<(Step, Option<Reason>, Option<Reason>)> {
-    let Behind::Until(to, interval) = behind else {
+) -> Option<Grown> {
+    let Behind::Until(to, to_interval) = behind else {
         return None;
     };
     let is_open = |gap: &NewGap| gap.reason.is_none();
@@ -562,25 +579,29 @@ fn grown(
         // At first contact only what is still to be asked for is a gap.
         (None, None) => (right.filter(is_open).map(|_| left_out)?, true),
     };
-    let step = Step { from, to, initial };
-    if !steps(from, to, interval) {
+    let step = Step {
+        from,
+        to,
+        to_interval,
+        initial,
+    };
+    if !leaves_step(from, to, to_interval) {
         return None;
     }
-    if let Some(open) = open {
-        return Some((step, None, open.hint));
+    if open.is_some() {
+        return Some(Grown {
+            step,
+            reason: None,
+            open,
+        });
     }
     let length = |gap: &NewGap| gap.step.to.map_or(i64::MAX, |to| to.micros_since(gap.step.from));
     let longest = sides.into_iter().flatten().max_by_key(length);
-    Some((
+    Some(Grown {
         step,
-        Some(longest.and_then(|gap| gap.reason).unwrap_or(Reason::Poison)),
-        None,
-    ))
-}
-
-/// Whether there is a step between a row and the next one, as in the chain.
-fn steps(from: Stamp, to: Option<Stamp>, interval_micros: i64) -> bool {
-    to.is_none_or(|to| to.micros_since(from) - interval_micros > interval_micros / 2)
+        reason: Some(longest.and_then(|gap| gap.reason).unwrap_or(Reason::Poison)),
+        open: None,
+    })
 }
 
 fn cut(window: &Window, rows: Range<usize>) -> Window {

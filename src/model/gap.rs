@@ -102,7 +102,31 @@ impl FromStr for Reason {
     }
 }
 
-/// A gap that is yet to be asked for: a unit of work of the back-fill lane.
+/// Which memory of the source an open gap waits for, and the lane that asks it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GapLane {
+    /// The hour of 20-second samples.
+    #[default]
+    Ring,
+    /// The day of 300-second roll-ups: what the ring was asked for and no longer holds.
+    Rollup,
+}
+
+impl GapLane {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ring, Self::Rollup];
+
+    /// The word in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Rollup => "rollup",
+        }
+    }
+}
+
+/// A gap that is yet to be asked for: a unit of work of a back-fill lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenGap {
     /// Its row.
@@ -122,6 +146,8 @@ pub struct Step {
     pub from: Stamp,
     /// Stamp of the row after; `None` while there is none: the entity is silent, and its next row closes the step.
     pub to: Option<Stamp>,
+    /// Length of the interval of the row at `to`, in seconds: it starts so long before its stamp.
+    pub to_interval: u16,
     /// True where `from` is no sample but the ring's start at first contact: what precedes the first sample
     /// found is no gap, since nothing was ever expected there.
     pub initial: bool,
@@ -138,4 +164,8 @@ pub struct NewGap {
     pub reason: Option<Reason>,
     /// What is known of the entity, for an open gap.
     pub hint: Option<Reason>,
+    /// Which lane is to ask, for an open gap.
+    pub lane: GapLane,
+    /// Not to be asked for before this time of the source's clock: what is late has come by then.
+    pub ask_after: Option<Stamp>,
 }

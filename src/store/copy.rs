@@ -67,11 +67,12 @@ WHERE platform_id = $1 AND gap_id = ANY ($2)";
 
 const INSERT_GAPS: &str = "\
 INSERT INTO virt_collection_gap (platform_id, entity_kind, entity_id, from_time, to_time, is_initial, state, reason,
-                                 hint, explained_at)
+                                 hint, explained_at, lane, ask_after, to_interval_seconds)
 SELECT $1, kind, id, from_time, to_time, is_initial,
        CASE WHEN reason IS NULL THEN 'open' ELSE 'explained' END, reason, hint,
-       CASE WHEN reason IS NOT NULL THEN clock_timestamp() END
-FROM unnest($2, $3, $4, $5, $6, $7, $8) AS gap (kind, id, from_time, to_time, is_initial, reason, hint)";
+       CASE WHEN reason IS NOT NULL THEN clock_timestamp() END, lane, ask_after, to_interval_seconds
+FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS gap (kind, id, from_time, to_time, is_initial, reason, hint,
+                                                              lane, ask_after, to_interval_seconds)";
 
 /// The gap without an end of an entity that speaks again; the step that it leaves, if any, is among the new gaps.
 const END_SILENCE: &str = "\
@@ -219,6 +220,9 @@ impl Database {
                         Type::BOOL_ARRAY,
                         Type::TEXT_ARRAY,
                         Type::TEXT_ARRAY,
+                        Type::TEXT_ARRAY,
+                        Type::TIMESTAMPTZ_ARRAY,
+                        Type::INT2_ARRAY,
                     ],
                 ),
             )
@@ -461,6 +465,12 @@ impl Writer {
             .map(|gap| gap.reason.map(|reason| reason.as_str()))
             .collect();
         let hint: Vec<Option<&str>> = new.iter().map(|gap| gap.hint.map(|hint| hint.as_str())).collect();
+        let lanes: Vec<&str> = new.iter().map(|gap| gap.lane.as_str()).collect();
+        let ask_after: Vec<Option<Stamp>> = new.iter().map(|gap| gap.ask_after).collect();
+        let to_interval: Vec<i16> = new
+            .iter()
+            .map(|gap| i16::try_from(gap.step.to_interval).unwrap_or(i16::MAX))
+            .collect();
         let speaking = &flush.speaking;
         let speaking_kinds: Vec<&str> = speaking.iter().map(|entity| entity.kind.as_str()).collect();
         let speaking_ids: Vec<i32> = speaking.iter().map(|entity| entity.id).collect();
@@ -496,8 +506,19 @@ impl Writer {
             if new.is_empty() {
                 return Ok(0);
             }
-            let rows: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
-                [&platform, &kinds, &entities, &from, &to, &initial, &reason, &hint];
+            let rows: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
+                &platform,
+                &kinds,
+                &entities,
+                &from,
+                &to,
+                &initial,
+                &reason,
+                &hint,
+                &lanes,
+                &ask_after,
+                &to_interval,
+            ];
             self.connection.execute(&self.insert_gaps, &rows).await
         };
         let touched = Touched::by(&flush.windows);

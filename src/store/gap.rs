@@ -1,6 +1,6 @@
-//! Gap rows as work of the back-fill lane.
+//! Gap rows as work of the back-fill lanes.
 //!
-//! Owns: reading `virt_collection_gap`, for the ring lane and for people, and opening explained gaps again on
+//! Owns: reading `virt_collection_gap`, for the lanes and for people, and opening explained gaps again on
 //! request. Never does: any other change; gap rows change in the transaction that stores the samples around them
 //! ([`crate::store::copy`]).
 
@@ -8,39 +8,39 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use crate::model::gap::{GapId, OpenGap, Reason, Step};
+use crate::model::gap::{GapId, GapLane, OpenGap, Reason, Step};
 use crate::model::ids::{EntityId, EntityKind, PlatformId};
 use crate::store::connect::Database;
 use crate::store::error::Error;
 use crate::units::Stamp;
 
-/// Oldest first: the source's ring forgets its oldest samples first.
+/// Oldest first: the source forgets its oldest samples first.
 const OPEN: &str = "\
-SELECT gap_id, entity_kind, entity_id, from_time, to_time, is_initial, hint
+SELECT gap_id, entity_kind, entity_id, from_time, to_time, is_initial, hint, to_interval_seconds
 FROM virt_collection_gap
-WHERE platform_id = $1 AND state = 'open'
+WHERE platform_id = $1 AND state = 'open' AND lane = $4
   AND (asked_at IS NULL OR asked_at <= clock_timestamp() - make_interval(secs => $3))
+  AND (ask_after IS NULL OR ask_after <= $5)
 ORDER BY from_time, gap_id
 LIMIT $2";
 
-const COUNT: &str = "\
-SELECT platform_id, count(*) FILTER (WHERE state = 'open'), count(*) FILTER (WHERE state = 'explained'),
-       min(from_time) FILTER (WHERE state = 'open')
-FROM virt_collection_gap
-GROUP BY platform_id
-ORDER BY platform_id";
+/// By the index of open gaps alone.
+const COUNT_OPEN: &str = "SELECT count(*) FROM virt_collection_gap WHERE platform_id = $1 AND state = 'open'";
 
 const SILENT: &str = "\
 SELECT entity_kind, entity_id, from_time, coalesce(reason, hint)
 FROM virt_collection_gap
 WHERE platform_id = $1 AND to_time IS NULL";
 
+/// Beyond the ring there are roll-ups only, and none fits into a ragged edge.
 const RETRY: &str = "\
 UPDATE virt_collection_gap AS gap
-SET state = 'open', hint = gap.reason, reason = NULL, explained_at = NULL, asked_at = NULL
+SET state = 'open', hint = gap.reason, reason = NULL, explained_at = NULL, asked_at = NULL, ask_after = NULL,
+    lane = CASE WHEN coalesce(gap.to_time, 'infinity') > $2 THEN 'ring' ELSE 'rollup' END
 FROM virt_platform AS platform
 WHERE platform.platform_id = gap.platform_id AND (platform.name = $1 OR $1 IS NULL)
-  AND gap.state = 'explained' AND coalesce(gap.to_time, 'infinity') > $2";
+  AND gap.state = 'explained'
+  AND (coalesce(gap.to_time, 'infinity') > $2 OR (gap.to_time > $3 AND gap.reason <> 'rollup_edge'))";
 
 const OUTAGES: &str = "\
 SELECT platform, state, reason, from_time, to_time, hosts, vms, gaps
@@ -118,30 +118,19 @@ pub struct ChainBreak {
     pub to: Option<Stamp>,
 }
 
-/// How many gap rows a platform has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GapCount {
-    /// The platform.
-    pub platform: PlatformId,
-    /// Yet to be asked for.
-    pub open: u64,
-    /// Explained for good.
-    pub explained: u64,
-    /// Start of the oldest open one.
-    pub oldest_open: Option<Stamp>,
-}
-
 impl Database {
-    /// A platform's open gaps, oldest first, at most `limit`, without those that were asked for within
-    /// `asked_before`.
+    /// A platform's open gaps for one lane, oldest first, at most `limit`, without those that were asked for within
+    /// `asked_before` and those that are to be asked for after `server_now`.
     ///
     /// # Errors
     /// When the database cannot be asked.
     pub async fn open_gaps(
         &self,
         platform: PlatformId,
+        lane: GapLane,
         limit: u32,
         asked_before: Duration,
+        server_now: Stamp,
     ) -> Result<Vec<OpenGap>, Error> {
         let connection = self.checkout("read open gaps").await?;
         let rows = connection
@@ -151,6 +140,8 @@ impl Database {
                     (&platform.0, Type::INT4),
                     (&i64::from(limit), Type::INT8),
                     (&asked_before.as_secs_f64(), Type::FLOAT8),
+                    (&lane.as_str(), Type::TEXT),
+                    (&server_now, Type::TIMESTAMPTZ),
                 ],
             )
             .await?;
@@ -166,6 +157,7 @@ impl Database {
                     step: Step {
                         from: connection.read(row, 3)?,
                         to: connection.read(row, 4)?,
+                        to_interval: u16::try_from(connection.read::<i16>(row, 7)?).unwrap_or(0),
                         initial: connection.read(row, 5)?,
                     },
                     hint: reason(connection.read(row, 6)?),
@@ -174,6 +166,20 @@ impl Database {
             .collect();
         connection.done();
         gaps
+    }
+
+    /// How many gaps of a platform are open, for whichever lane.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn count_open_gaps(&self, platform: PlatformId) -> Result<u64, Error> {
+        let connection = self.checkout("count open gaps").await?;
+        let row = connection
+            .query_opt(COUNT_OPEN, &[(&platform.0, Type::INT4)])
+            .await?;
+        let count: i64 = row.map_or(Ok(0), |row| connection.read(&row, 0))?;
+        connection.done();
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// A platform's silent entities: those whose newest gap has no end, with the stamp of their newest row and what
@@ -202,19 +208,29 @@ impl Database {
         silent
     }
 
-    /// Opens explained gaps again whose samples the source may still hold, of one platform or of all; what they
-    /// were explained with becomes their hint. Returns how many.
+    /// Opens explained gaps again whose samples the source may still hold, of one platform or of all: those that end
+    /// behind `ring_start` for the ring, those that end behind `rollups_start` for roll-ups. What they were explained
+    /// with becomes their hint. Returns how many.
     ///
     /// Not fenced: it adds work for whoever owns the platform, and takes nothing away.
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn retry_gaps(&self, platform: Option<&str>, not_before: Stamp) -> Result<u64, Error> {
+    pub async fn retry_gaps(
+        &self,
+        platform: Option<&str>,
+        ring_start: Stamp,
+        rollups_start: Stamp,
+    ) -> Result<u64, Error> {
         let connection = self.checkout("open gaps again").await?;
         let retried = connection
             .execute(
                 RETRY,
-                &[(&platform, Type::TEXT), (&not_before, Type::TIMESTAMPTZ)],
+                &[
+                    (&platform, Type::TEXT),
+                    (&ring_start, Type::TIMESTAMPTZ),
+                    (&rollups_start, Type::TIMESTAMPTZ),
+                ],
             )
             .await?;
         connection.done();
@@ -301,29 +317,6 @@ impl Database {
             .collect();
         connection.done();
         breaks
-    }
-
-    /// Gap rows by platform; platforms without any are left out.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn gap_counts(&self) -> Result<Vec<GapCount>, Error> {
-        let connection = self.checkout("count gaps").await?;
-        let rows = connection.query(COUNT, &[]).await?;
-        let count = |value: i64| u64::try_from(value).unwrap_or(0);
-        let counts = rows
-            .iter()
-            .map(|row| {
-                Ok(GapCount {
-                    platform: PlatformId(connection.read(row, 0)?),
-                    open: count(connection.read(row, 1)?),
-                    explained: count(connection.read(row, 2)?),
-                    oldest_open: connection.read(row, 3)?,
-                })
-            })
-            .collect();
-        connection.done();
-        counts
     }
 }
 

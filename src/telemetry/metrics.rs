@@ -60,10 +60,14 @@ macro_rules! metrics_table {
 metrics_table! {
     BUILD_INFO = "virt_collector_build_info", Kind::Gauge, ["version"],
         "Always 1; the version is in the label.";
+    CONFIG_RELOADED = "virt_collector_config_last_reload_successful", Kind::Gauge, [],
+        "1 while the configuration is in force that was last read, 0 where it was refused and the one before is.";
+    CONFIG_RELOADED_AT = "virt_collector_config_last_reload_success_timestamp_seconds", Kind::Gauge, [],
+        "When the configuration in force was read, at the start or by SIGHUP, in the collector's clock.";
     PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
         "1 while the last poll of the platform succeeded, else 0, also where another collector owns it.";
     PLATFORM_STATUS = "virt_collector_platform_status", Kind::Gauge, ["platform", "status"],
-        "1 for the platform's status, 0 for the others: connected, disconnected, maintenance, or the class of its error (unreachable, tls, auth, permission, timeout, identity).";
+        "1 for the platform's status, 0 for the others: connected, disconnected, maintenance, or the class of its error (unreachable, tls, auth, permission, timeout, identity). 0 for all once it was removed or deactivated.";
     NEWEST_SAMPLE = "virt_collector_platform_newest_sample_timestamp_seconds", Kind::Gauge, ["platform"],
         "Stamp of the newest stored sample, in the platform's own clock.";
     LAST_SUCCESS = "virt_collector_platform_last_success_timestamp_seconds", Kind::Gauge, ["platform"],
@@ -75,7 +79,7 @@ metrics_table! {
     LEASE_HELD = "virt_collector_lease_held", Kind::Gauge, ["platform"],
         "1 while this collector owns the platform.";
     POLLS = "virt_collector_polls_total", Kind::Counter, ["platform", "lane", "result"],
-        "Polls of the live and ring lanes and discoveries, by result (ok, error).";
+        "Polls of the live, ring and rollup lanes and discoveries, by result (ok, error).";
     POLLS_SKIPPED = "virt_collector_polls_skipped_total", Kind::Counter, ["platform"],
         "Ticks that found the poll before still running.";
     POLL_DURATION = "virt_collector_poll_duration_seconds", Kind::Histogram(CYCLE_BUCKETS), ["platform", "lane"],
@@ -189,6 +193,14 @@ pub fn install() -> Result<Handle, BuildError> {
     Ok(handle)
 }
 
+/// The configuration was read at `now`, and is in force or refused.
+pub fn config_read(in_force: bool, now: Stamp) {
+    gauge!(CONFIG_RELOADED).set(if in_force { 1.0 } else { 0.0 });
+    if in_force {
+        gauge!(CONFIG_RELOADED_AT).set(now.as_seconds_f64());
+    }
+}
+
 /// The lanes in which samples and inventory are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
@@ -196,6 +208,8 @@ pub enum Lane {
     Live,
     /// Gaps that the one-hour ring can still fill.
     Ring,
+    /// Gaps that only roll-ups can fill.
+    Rollup,
     /// Hosts and VMs.
     Discovery,
 }
@@ -207,6 +221,7 @@ impl Lane {
         match self {
             Self::Live => "live",
             Self::Ring => "ring",
+            Self::Rollup => "rollup",
             Self::Discovery => "discovery",
         }
     }
@@ -288,6 +303,8 @@ pub struct PlatformMetrics {
     pub live: LaneMetrics,
     /// The ring lane.
     pub ring: LaneMetrics,
+    /// The roll-up lane.
+    pub rollup: LaneMetrics,
     /// Discoveries.
     pub discovery: LaneMetrics,
 }
@@ -336,6 +353,10 @@ impl PlatformMetrics {
             |reason: &'static str| counter!(SAMPLES_DROPPED, "platform" => name.clone(), "reason" => reason);
         let flush = |result: &'static str| counter!(FLUSHES, "platform" => name.clone(), "result" => result);
         let login = |result: &'static str| counter!(LOGINS, "platform" => name.clone(), "result" => result);
+        // A counter that first appears with its first event has no increase to be alerted about.
+        for reason in Reason::ALL {
+            counter!(GAPS_EXPLAINED, "platform" => name.clone(), "reason" => reason.as_str()).increment(0);
+        }
         Self {
             up: gauge!(PLATFORM_UP, "platform" => name.clone()),
             newest_sample: gauge!(NEWEST_SAMPLE, "platform" => name.clone()),
@@ -366,6 +387,7 @@ impl PlatformMetrics {
             logins: ["ok", "refused", "error"].map(login),
             live: LaneMetrics::new(platform, Lane::Live),
             ring: LaneMetrics::new(platform, Lane::Ring),
+            rollup: LaneMetrics::new(platform, Lane::Rollup),
             discovery: LaneMetrics::new(platform, Lane::Discovery),
             name: platform.to_owned(),
         }
@@ -577,6 +599,13 @@ pub fn platform_status(platform: &str, status: PlatformState) {
     for other in PlatformState::all() {
         let value = if other == status { 1.0 } else { 0.0 };
         gauge!(PLATFORM_STATUS, "platform" => platform.to_owned(), "status" => other.word()).set(value);
+    }
+}
+
+/// A platform that is to be collected no more has no status: alerts are for those that have one.
+pub fn no_platform_status(platform: &str) {
+    for status in PlatformState::all() {
+        gauge!(PLATFORM_STATUS, "platform" => platform.to_owned(), "status" => status.word()).set(0.0);
     }
 }
 

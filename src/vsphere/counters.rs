@@ -1,6 +1,7 @@
 //! Which counter ids feed which columns on this server.
 //!
-//! Owns: [`Counters`], made from the server's own list and the tables of [`crate::model::columns`].
+//! Owns: [`Counters`], made from the server's own list and the tables of [`crate::model::columns`]: all of them for
+//! samples, those that the statistics level keeps for roll-ups.
 //! Never does: assuming an id. Ids differ between servers and may change with an upgrade; they are read once per
 //! login and belong to that login.
 
@@ -23,6 +24,7 @@ use crate::soap::xml;
 use crate::soap::xml::Element;
 use crate::soap::xml::Reader;
 use crate::units::Conversion;
+use crate::vsphere::rollups::Interval;
 
 /// What the operator decided about counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,22 @@ pub struct CounterInfo {
     pub name: String,
     /// `percent`, `kiloBytes`, ...
     pub unit: String,
+    /// The statistics level from which the server keeps roll-ups of its aggregate; unset on ESXi.
+    pub level: Option<u8>,
+    /// The same for its instances.
+    pub per_device_level: Option<u8>,
+}
+
+impl CounterInfo {
+    /// Whether a server at this statistics level keeps roll-ups of the counter; without a level it keeps what it has.
+    fn is_kept_at(&self, level: Option<u8>, instances: bool) -> bool {
+        let from = if instances {
+            self.per_device_level
+        } else {
+            self.level
+        };
+        level.zip(from).is_none_or(|(level, from)| from <= level)
+    }
 }
 
 /// A counter whose columns stay NULL on this server.
@@ -159,13 +177,25 @@ impl Counters {
     /// From the server's list.
     #[must_use]
     pub fn new(catalog: &[CounterInfo], selection: &Selection) -> Self {
+        Self::of_those(catalog, selection, &|_, _| true)
+    }
+
+    /// Those of them whose roll-ups a server keeps at a statistics level.
+    #[must_use]
+    pub fn kept_at(catalog: &[CounterInfo], selection: &Selection, level: Option<u8>) -> Self {
+        Self::of_those(catalog, selection, &|counter, instances| {
+            counter.is_kept_at(level, instances)
+        })
+    }
+
+    fn of_those(catalog: &[CounterInfo], selection: &Selection, wanted: &Wants<'_>) -> Self {
         let mut known: HashMap<&str, &CounterInfo> = HashMap::with_capacity(catalog.len());
         for counter in catalog {
             known.entry(&counter.name).or_insert(counter);
         }
         let mut unusable = BTreeSet::new();
-        let host = kind_counters(EntityKind::Host, &known, selection, &mut unusable);
-        let vm = kind_counters(EntityKind::Vm, &known, selection, &mut unusable);
+        let host = kind_counters(EntityKind::Host, &known, selection, wanted, &mut unusable);
+        let vm = kind_counters(EntityKind::Vm, &known, selection, wanted, &mut unusable);
         Self {
             host,
             vm,
@@ -179,6 +209,18 @@ impl Counters {
         &self.unusable
     }
 
+    /// Names of the columns that are asked for, in table order.
+    #[must_use]
+    pub fn columns(&self, kind: EntityKind) -> Vec<&'static str> {
+        let recipes = &self.of(kind).recipes;
+        Column::of(kind)
+            .iter()
+            .zip(recipes)
+            .filter(|(_, recipe)| **recipe != Recipe::Absent)
+            .map(|(column, _)| column.name)
+            .collect()
+    }
+
     pub(crate) const fn of(&self, kind: EntityKind) -> &KindCounters {
         match kind {
             EntityKind::Host => &self.host,
@@ -187,16 +229,20 @@ impl Counters {
     }
 }
 
+/// Whether a counter is to be asked for: its aggregate, or its instances.
+type Wants<'a> = dyn Fn(&CounterInfo, bool) -> bool + 'a;
+
 fn kind_counters(
     kind: EntityKind,
     known: &HashMap<&str, &CounterInfo>,
     selection: &Selection,
+    wanted: &Wants<'_>,
     unusable: &mut BTreeSet<Unusable>,
 ) -> KindCounters {
-    let mut find = |counter: &'static str, unit: &str| {
+    let mut find = |counter: &'static str, unit: &str, instances: bool| {
         let name = selection.actual(kind, counter)?;
         match known.get(name.as_str()) {
-            Some(info) if info.unit == unit => Some(info.id),
+            Some(info) if info.unit == unit => wanted(info, instances).then_some(info.id),
             found => {
                 let unit = found.map(|info| info.unit.clone());
                 unusable.insert(Unusable {
@@ -224,12 +270,12 @@ fn kind_counters(
     let columns: Vec<(Option<i32>, Option<i32>)> = Column::of(kind)
         .iter()
         .map(|column| {
-            let value = find(column.counter, unit(column));
+            let instances = column.instances != Instances::Aggregate;
+            let value = find(column.counter, unit(column), instances);
             let weight = match column.instances {
-                Instances::MeanWeightedBy(weight) if value.is_some() => find(weight, "number"),
+                Instances::MeanWeightedBy(weight) if value.is_some() => find(weight, "number", instances),
                 _ => None,
             };
-            let instances = column.instances != Instances::Aggregate;
             for id in [value, weight].into_iter().flatten() {
                 ask(id, instances);
             }
@@ -289,8 +335,15 @@ fn unit(column: &Column) -> &'static str {
     }
 }
 
-/// Reads the server's list of counters.
-pub(crate) async fn read(session: &Pinned) -> Result<Vec<CounterInfo>, Error> {
+/// What a server says of its statistics.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) counters: Vec<CounterInfo>,
+    pub(crate) intervals: Vec<Interval>,
+}
+
+/// Reads the server's lists of counters and of the intervals for which it keeps roll-ups.
+pub(crate) async fn read(session: &Pinned) -> Result<Catalog, Error> {
     let manager: &Object = session
         .content()
         .perf_manager
@@ -298,27 +351,34 @@ pub(crate) async fn read(session: &Pinned) -> Result<Vec<CounterInfo>, Error> {
         .ok_or(Error::Absent("perfManager"))?;
     let wanted = [Wanted {
         kind: "PerformanceManager",
-        paths: &["perfCounter"],
+        paths: &["perfCounter", "historicalInterval"],
     }];
-    let (list, _withheld) =
-        properties::retrieve::<List>(session, properties::From::Object(manager), &wanted).await?;
-    Ok(list.counters)
+    let (catalog, _withheld) =
+        properties::retrieve::<Catalog>(session, properties::From::Object(manager), &wanted).await?;
+    Ok(catalog)
 }
 
-#[derive(Debug, Default)]
-struct List {
-    counters: Vec<CounterInfo>,
-}
-
-impl Visit for List {
+impl Visit for Catalog {
     fn object(&mut self, _object: Object) {}
 
     fn property(&mut self, path: &str, _value: &Element<'_>, xml: &mut Reader<'_>) -> Result<(), xml::Error> {
-        if path != "perfCounter" {
-            return xml.skip();
+        match path {
+            "perfCounter" => self.read_counters(xml),
+            "historicalInterval" => {
+                while let Some(_interval) = xml.next_child()? {
+                    self.intervals.push(Interval::read(xml)?);
+                }
+                Ok(())
+            }
+            _ => xml.skip(),
         }
+    }
+}
+
+impl Catalog {
+    fn read_counters(&mut self, xml: &mut Reader<'_>) -> Result<(), xml::Error> {
         while let Some(_info) = xml.next_child()? {
-            let mut id = None;
+            let (mut id, mut level, mut per_device_level) = (None, None, None);
             let [mut group, mut name, mut unit, mut rollup] = [const { String::new() }; 4];
             while let Some(field) = xml.next_child()? {
                 match field.name() {
@@ -328,6 +388,11 @@ impl Visit for List {
                     "groupInfo" => group = read_key(xml)?,
                     "unitInfo" => unit = read_key(xml)?,
                     "rollupType" => rollup = xml.text()?.into_owned(),
+                    // Captures of ESXi have 0: no level.
+                    "level" => level = xml.text()?.parse().ok().filter(|level| *level > 0),
+                    "perDeviceLevel" => {
+                        per_device_level = xml.text()?.parse().ok().filter(|level| *level > 0);
+                    }
                     _ => xml.skip()?,
                 }
             }
@@ -336,6 +401,8 @@ impl Visit for List {
                     id,
                     name: format!("{group}.{name}.{rollup}"),
                     unit,
+                    level,
+                    per_device_level,
                 });
             }
         }
@@ -364,6 +431,8 @@ mod tests {
             id,
             name: name.to_owned(),
             unit: unit.to_owned(),
+            level: None,
+            per_device_level: None,
         }
     }
 
@@ -424,7 +493,7 @@ mod tests {
 
     #[test]
     fn names_with_dots_are_put_together_as_they_are() {
-        let mut list = List::default();
+        let mut list = Catalog::default();
         let document = "<val><PerfCounterInfo><key>5</key><nameInfo><label>x</label><summary>y</summary>\
                         <key>capacity.demand</key></nameInfo><groupInfo><key>cpu</key></groupInfo><unitInfo>\
                         <key>megaHertz</key></unitInfo><rollupType>average</rollupType><level>2</level>\
@@ -435,7 +504,10 @@ mod tests {
         xml.finish().unwrap();
         assert_eq!(
             list.counters,
-            [info(5, "cpu.capacity.demand.average", "megaHertz")]
+            [CounterInfo {
+                level: Some(2),
+                ..info(5, "cpu.capacity.demand.average", "megaHertz")
+            }]
         );
     }
 }

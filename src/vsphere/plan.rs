@@ -159,7 +159,7 @@ impl Estimator<'_> {
     pub fn cost(&self, target: &Target) -> Cost {
         let samples = self.samples(target);
         let kind = target.entity.kind;
-        let series = self.counters.of(kind).series(self.instances.of(kind));
+        let series = self.series(kind);
         let row = size_of::<RowHead>() + Column::of(kind).len() * size_of::<Cell>();
         Cost {
             reply_bytes: BYTES_PER_ENTITY
@@ -167,6 +167,12 @@ impl Estimator<'_> {
                 + series * (BYTES_PER_SERIES + samples * BYTES_PER_CELL),
             row_bytes: samples * row,
         }
+    }
+
+    /// Series that are asked for of one entity.
+    #[must_use]
+    pub fn series(&self, kind: EntityKind) -> usize {
+        self.counters.of(kind).series(self.instances.of(kind))
     }
 
     /// The worst case for some targets in one request.

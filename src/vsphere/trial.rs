@@ -2,11 +2,12 @@
 //!
 //! Never does: keeping a session; changing anything on the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::inventory::PowerState;
 use crate::units::Stamp;
-use crate::vsphere::{About, Error, Options, Vsphere};
+use crate::vsphere::{About, Error, Options, Rollups, Vsphere};
 
 /// Logging out.
 const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
@@ -15,7 +16,7 @@ const LOGOUT_DEADLINE: Duration = Duration::from_secs(5);
 const CLOCK_SKEW_MICROS: u64 = 10_000_000;
 
 /// What a trial found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Trial {
     /// The server.
     pub about: About,
@@ -31,32 +32,50 @@ pub struct Trial {
     pub roles: Vec<String>,
     /// Counters that the server cannot give, and why; their columns stay NULL.
     pub unusable: Vec<String>,
+    /// What it keeps for outages beyond the hour.
+    pub rollups: Option<Arc<Rollups>>,
 }
 
 impl Trial {
     /// What an operator should know although the trial went well.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.n_hosts == 0 && self.n_vms == 0 {
-            warnings.push(
-                "the account sees nothing: give it the Read-only role on the root folder, propagating"
-                    .to_owned(),
-            );
-        }
-        if !self.unusable.is_empty() {
-            warnings.push(format!(
+        let warnings = [
+            self.sight_warning(),
+            self.counters_warning(),
+            self.clock_warning(),
+        ];
+        warnings.into_iter().flatten().collect()
+    }
+
+    /// Where the account sees nothing.
+    #[must_use]
+    pub fn sight_warning(&self) -> Option<String> {
+        (self.n_hosts == 0 && self.n_vms == 0).then(|| {
+            "the account sees nothing: give it the Read-only role on the root folder, propagating".to_owned()
+        })
+    }
+
+    /// Where columns stay NULL.
+    #[must_use]
+    pub fn counters_warning(&self) -> Option<String> {
+        (!self.unusable.is_empty()).then(|| {
+            format!(
                 "counters that cannot be used, their columns stay NULL: {}",
                 self.unusable.join(", ")
-            ));
-        }
-        if self.clock_skew_micros.unsigned_abs() > CLOCK_SKEW_MICROS {
-            warnings.push(format!(
+            )
+        })
+    }
+
+    /// Where the clocks differ.
+    #[must_use]
+    pub fn clock_warning(&self) -> Option<String> {
+        (self.clock_skew_micros.unsigned_abs() > CLOCK_SKEW_MICROS).then(|| {
+            format!(
                 "its clock differs from this one by {} s: check NTP on both",
                 self.clock_skew_micros / 1_000_000
-            ));
-        }
-        warnings
+            )
+        })
     }
 }
 
@@ -88,5 +107,6 @@ async fn look(vsphere: &Vsphere, now: impl Fn() -> Stamp) -> Result<Trial, Error
         n_running: running.count(),
         roles,
         unusable: counters.unusable().iter().map(ToString::to_string).collect(),
+        rollups: vsphere.rollups().await?,
     })
 }

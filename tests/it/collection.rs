@@ -73,23 +73,6 @@ async fn fifty_minutes_of_outage_are_filled_with_the_original_samples() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_ring_no_longer_holds_is_explained_as_expired() {
-    let mut rig = Rig::new(small()).await;
-    let daemon = rig.start().await;
-    daemon.stop().await;
-    rig.pass(180 * MINUTE);
-    rig.healthy_from_now();
-    let daemon = rig.start().await;
-    rig.pass(3 * MINUTE);
-    daemon.poll().await;
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    let n_entities = rig.n_entities();
-    assert_eq!(verdict.explained, n_entities, "one step per entity: {verdict}");
-    daemon.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_esxi_host_is_collected_like_a_vcenter() {
     let rig = Rig::new(Spec {
         kind: PlatformKind::Esxi,

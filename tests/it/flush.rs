@@ -14,7 +14,7 @@ use virt_collector::app::App;
 use virt_collector::config::PlatformKind;
 use virt_collector::ingest::writers::Writers;
 use virt_collector::model::columns::Column;
-use virt_collector::model::gap::{NewGap, Step};
+use virt_collector::model::gap::{GapLane, NewGap, Step};
 use virt_collector::model::ids::{EntityId, VmId};
 use virt_collector::model::sample::{Cell, RowHead, Window};
 use virt_collector::store::{Class, Database, Error, Flush, Lease, Owner, Settings};
@@ -634,10 +634,13 @@ async fn what_an_abandoned_connection_has_under_way_is_ended_before_watermarks_a
             step: Step {
                 from: Stamp::from_seconds(0),
                 to: Some(Stamp::from_seconds(100)),
+                to_interval: 20,
                 initial: false,
             },
             reason: None,
             hint: None,
+            lane: GapLane::Ring,
+            ask_after: None,
         }],
         ..sample(100)
     };

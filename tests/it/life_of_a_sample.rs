@@ -9,7 +9,9 @@ use virt_collector::config::Config;
 use virt_collector::ingest::chain::{self, Past, ServerTime};
 use virt_collector::model::columns::Column;
 use virt_collector::model::ids::EntityKind;
+use virt_collector::model::rollup::Level;
 use virt_collector::store::copy::Flush;
+use virt_collector::store::rollup::Due;
 use virt_collector::store::{Database, Owner, Settings};
 use virt_collector::units::{REALTIME_SECONDS, Stamp};
 use virt_collector::vsphere::{self, Estimator, Target, Vsphere};
@@ -155,5 +157,20 @@ async fn life_of_a_sample() {
         database.watermarks(id, at.0).await.unwrap(),
         [(subject.entity, Stamp::from_seconds(newest.stamp))]
     );
+
+    // ingest::rollups: what the transaction noted becomes a bucket of each width.
+    let made = database.roll_up(&lease, Due::Whenever).await.unwrap();
+    assert_eq!(made.buckets, [1, 0, 0]);
+    let bucket = reader
+        .query_one(
+            &format!("SELECT {COLUMN}, covered_seconds, collected_at FROM virt_vm_5m"),
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(bucket.get::<_, f64>(0), f64::from(expected as f32));
+    assert_eq!(bucket.get::<_, i32>(1), 20);
+    let end = Level::FiveMinutes.bucket(Stamp::from_seconds(newest.stamp));
+    assert_eq!(bucket.get::<_, Stamp>(2), end);
     vsphere.close(Duration::from_secs(5)).await;
 }

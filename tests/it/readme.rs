@@ -6,14 +6,15 @@ use virt_collector::api::openapi::CODES;
 use virt_collector::api::rights::{ROUTES, Right, Role};
 use virt_collector::model::columns::Column;
 use virt_collector::model::ids::EntityKind;
+use virt_collector::model::rollup::Kind;
 use virt_collector::telemetry::metrics;
 
-fn readme() -> String {
+pub(crate) fn readme() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
 }
 
 /// The rows of the table between two marks, cells without back-ticks.
-fn table(mark: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(mark: &str) -> Vec<Vec<String>> {
     let readme = readme();
     let start = readme.find(&format!("<!-- {mark} -->")).unwrap();
     let end = readme.find(&format!("<!-- end {mark} -->")).unwrap();
@@ -61,6 +62,39 @@ fn the_column_tables_are_the_code() {
             .collect();
         assert_eq!(documented, real, "{mark}");
     }
+}
+
+#[test]
+fn the_table_of_measures_is_the_code() {
+    let documented: Vec<Vec<String>> = table("measures")
+        .into_iter()
+        .map(|row| row.into_iter().take(4).collect())
+        .collect();
+    let mut real: Vec<Vec<String>> = Vec::new();
+    for (kind, of) in [
+        (Kind::Host, "hosts"),
+        (Kind::Vm, "VMs"),
+        (Kind::Datastore, "datastores"),
+    ] {
+        for measure in kind.measures() {
+            if let Some(row) = real.iter_mut().find(|row| row[0] == measure.name) {
+                row[2].push_str(", ");
+                row[2].push_str(of);
+                continue;
+            }
+            let value = if measure.expression == measure.name {
+                "as it is"
+            } else {
+                measure.expression
+            };
+            real.push(
+                [measure.name, measure.sql_type.name(), of, value]
+                    .map(str::to_owned)
+                    .to_vec(),
+            );
+        }
+    }
+    assert_eq!(documented, real);
 }
 
 #[test]

@@ -214,6 +214,17 @@ async fn a_running_daemon_follows_the_registry_and_touches_only_what_changed() {
         logins_of_the_other,
         "the other one was never stopped"
     );
+    // One that is to be collected no more has no status that an alert could be about.
+    let row = desk.row("other").await;
+    desk.store.remove_platform(&row).await.unwrap();
+    until(async || {
+        let shown = recorder().render();
+        let mut lines = shown
+            .lines()
+            .filter(|line| line.starts_with("virt_collector_platform_status{platform=\"other\""));
+        lines.all(|line| line.ends_with(" 0"))
+    })
+    .await;
     app.stop().await.unwrap();
     assert_eq!(desk.rig.simulator.sessions().stats().open, 0);
 }

@@ -9,8 +9,8 @@ use support::database::{Database, Role};
 use support::oracle::rollups::Rollups;
 use support::oracle::{self, Verdict};
 use virt_collector::app::App;
+use virt_collector::collect::back_fill::BackFillReport;
 use virt_collector::collect::live::PollReport;
-use virt_collector::collect::ring::RingReport;
 use virt_collector::config::{
     Account, Admin, Collection, Config, DatabaseTls, HostDisk, Keys, Log, LogFormat, Password, Platform,
     PlatformKind, Trust,
@@ -182,7 +182,7 @@ impl Rig {
         }
     }
 
-    /// Starts the daemon; its first poll and back-fill are over when this returns.
+    /// Starts the daemon; its first poll and back-fills are over when this returns.
     pub(crate) async fn start(&self) -> Daemon {
         self.start_with(self.config()).await
     }
@@ -191,6 +191,7 @@ impl Rig {
         let daemon = Daemon(App::start(config, recorder()).await.unwrap());
         daemon.poll().await;
         daemon.back_fill().await;
+        daemon.roll_up().await;
         daemon
     }
 
@@ -274,7 +275,8 @@ impl Daemon {
         assert_eq!(report.unwrap().error, None);
     }
 
-    pub(crate) async fn back_fill(&self) -> RingReport {
+    /// Fills gaps from the ring.
+    pub(crate) async fn back_fill(&self) -> BackFillReport {
         let report = tokio::time::timeout(DEADLINE, self.0.platform(PLATFORM).unwrap().back_fill_now()).await;
         report
             .unwrap_or_else(|_| panic!("no back-fill within {DEADLINE:?}; {}", self.0.summary()))
@@ -282,13 +284,22 @@ impl Daemon {
     }
 
     /// Makes all roll-ups that are noted, due or not.
-    pub(crate) async fn roll_up(&self) -> RollupReport {
+    pub(crate) async fn make_rollups(&self) -> RollupReport {
         let made = tokio::time::timeout(DEADLINE, self.0.platform(PLATFORM).unwrap().roll_up_now()).await;
         let report = made
             .unwrap_or_else(|_| panic!("no roll-ups within {DEADLINE:?}; {}", self.0.summary()))
             .unwrap();
         assert_eq!(report.error, None);
         report
+    }
+
+    /// Fills from roll-ups what the ring no longer held.
+    pub(crate) async fn roll_up(&self) -> BackFillReport {
+        let platform = self.0.platform(PLATFORM).unwrap();
+        let report = tokio::time::timeout(DEADLINE, platform.back_fill_from_rollups_now()).await;
+        report
+            .unwrap_or_else(|_| panic!("no roll-ups within {DEADLINE:?}; {}", self.0.summary()))
+            .unwrap()
     }
 
     pub(crate) async fn stop(self) {

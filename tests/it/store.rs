@@ -32,7 +32,7 @@ use tokio_postgres::Client;
 use virt_collector::config::{Account, Database as DatabaseConfig, DatabaseTls, PlatformKind};
 use virt_collector::error::{Chain, Disposition};
 use virt_collector::model::columns::{Column, Instances, SqlType};
-use virt_collector::model::gap::{GapId, NewGap, Reason, Step};
+use virt_collector::model::gap::{GapId, GapLane, NewGap, Reason, Step};
 use virt_collector::model::ids::{EntityId, EntityKind, HostId, MoRef, PlatformId, VmId};
 use virt_collector::model::inventory::{Host, Inventory, PowerState, Vm};
 use virt_collector::model::sample::{Cell, RowHead, Window};
@@ -263,6 +263,7 @@ fn gap(entity: impl Into<EntityId>, from: i64, to: i64, reason: Option<Reason>) 
     let step = Step {
         from: stamp(from),
         to: Some(stamp(to)),
+        to_interval: 20,
         initial: false,
     };
     NewGap {
@@ -270,5 +271,7 @@ fn gap(entity: impl Into<EntityId>, from: i64, to: i64, reason: Option<Reason>) 
         step,
         reason,
         hint: None,
+        lane: GapLane::Ring,
+        ask_after: None,
     }
 }

@@ -576,6 +576,31 @@ mod vcsim {
         }
     }
 
+    /// Its roll-ups are noise at times of its own, but the question and the answer have the right form.
+    async fn rolled_up(vsphere: &Vsphere, level: Option<u8>) {
+        let rollups = vsphere.rollups().await.unwrap().unwrap();
+        assert_eq!(rollups.level, level);
+        assert!(rollups.kept >= Duration::from_secs(86_400));
+        let kept = rollups.counters.columns(EntityKind::Vm);
+        assert!(kept.contains(&"cpu_usage_percent"), "{kept:?}");
+        assert_eq!(kept.contains(&"memory_active_kib"), level.is_none(), "{kept:?}");
+        let inventory = vsphere.discover().await.unwrap();
+        let now = vsphere.server_time().await.unwrap();
+        let target = Target {
+            entity: VmId(1).into(),
+            moref: inventory.vms[0].moref.clone(),
+            cpus: 1,
+            placement: None,
+            after: now.minus(Duration::from_secs(3 * 3600)),
+            until: Some(now.minus(Duration::from_secs(3600))),
+        };
+        let reply = vsphere.query(&[target], 300).await.unwrap();
+        assert_eq!(reply.counts.other_interval, 0);
+        let heads = reply.windows[0].heads();
+        assert!((24..=25).contains(&heads.len()), "{}", heads.len());
+        assert!(heads.iter().all(|head| head.interval_seconds == 300));
+    }
+
     #[tokio::test]
     async fn vcsim_as_a_vcenter_is_polled() {
         let vcsim = Vcsim::start(&[]);
@@ -584,6 +609,12 @@ mod vcsim {
         assert_eq!(about.kind, PlatformKind::VCenter);
         polled(&vsphere, 4, 4).await;
         assert_eq!(vsphere.max_query_metrics().await.unwrap(), None, "vcsim: not set");
+        assert_eq!(
+            vsphere.most_rollup_series().await.unwrap(),
+            Some(256),
+            "by its version"
+        );
+        rolled_up(&vsphere, Some(1)).await;
         vsphere.close(LOGOUT_DEADLINE).await;
         assert_eq!(vsphere.stats().logouts, 1);
     }
@@ -600,6 +631,12 @@ mod vcsim {
             .await
             .unwrap();
         assert_eq!((summary.current, summary.refresh_seconds), (true, Some(20)));
+        assert_eq!(
+            vsphere.most_rollup_series().await.unwrap(),
+            None,
+            "ESXi: no bound"
+        );
+        rolled_up(&vsphere, None).await;
         vsphere.close(LOGOUT_DEADLINE).await;
     }
 

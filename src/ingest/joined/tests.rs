@@ -4,7 +4,7 @@
 //! What must hold after every step is the chain; what must hold in the end, after some quiet minutes, is that every
 //! sample that the source still has is stored, and that no gap is open.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -20,6 +20,8 @@ const START: i64 = 1_000_000_000;
 const INTERVAL: i64 = 20;
 const PUBLISH_DELAY: i64 = 3;
 const LOOK_BACK: i64 = 300;
+const ROLLUP: i64 = 300;
+const ROLLUPS_KEPT: i64 = 3 * 3600;
 
 fn entity() -> EntityId {
     VmId(1).into()
@@ -34,6 +36,8 @@ enum Act {
     Poll { taken: bool },
     /// The ring lane asks for the settled gaps; the database takes its flush or refuses it.
     Fill { taken: bool },
+    /// The roll-up lane does the same.
+    RollUp { taken: bool },
     /// Live and ring answers join one flush, in either order.
     Both { ring_first: bool },
     /// The collector is killed; what it knew is read from the database again.
@@ -60,6 +64,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
             1 => long,
             8 => prop::bool::weighted(0.8).prop_map(|taken| Act::Poll { taken }),
             4 => prop::bool::weighted(0.8).prop_map(|taken| Act::Fill { taken }),
+            4 => prop::bool::weighted(0.8).prop_map(|taken| Act::RollUp { taken }),
             4 => any::<bool>().prop_map(|ring_first| Act::Both { ring_first }),
             2 => Just(Act::Kill),
             1 => Just(Act::SeenOff),
@@ -93,11 +98,35 @@ impl Source {
         }
         window
     }
+
+    /// A roll-up of each whole interval in which the VM ran.
+    fn roll_ups(&self, now: i64, after: i64, until: Option<i64>) -> Window {
+        let cells = vec![Cell::new(1.0); Column::of(entity().kind).len()];
+        let mut window = Window::with_capacity(entity(), 0);
+        let end = until.map_or(now, |until| until.min(now));
+        let mut stamp = after.div_euclid(ROLLUP) * ROLLUP + ROLLUP;
+        while stamp <= end {
+            let parts = self.published.range(stamp - ROLLUP + 1..=stamp);
+            if parts.count() == 15 {
+                let head = RowHead {
+                    stamp: Stamp::from_seconds(stamp),
+                    interval_seconds: 300,
+                    host: None,
+                    cpus: 1,
+                    complete: true,
+                };
+                assert!(window.push(head, &cells));
+            }
+            stamp += ROLLUP;
+        }
+        window
+    }
 }
 
 #[derive(Debug, Default)]
 struct Database {
-    rows: BTreeSet<i64>,
+    /// The interval of each, by stamp.
+    rows: BTreeMap<i64, i64>,
     gaps: BTreeMap<i64, NewGap>,
     next_gap: i64,
 }
@@ -107,11 +136,10 @@ impl Database {
     fn take(&mut self, flush: &Flush) {
         for window in &flush.windows {
             for head in window.heads() {
-                assert!(
-                    self.rows.insert(seconds(head.stamp)),
-                    "{} is stored twice",
-                    head.stamp
-                );
+                let before = self
+                    .rows
+                    .insert(seconds(head.stamp), i64::from(head.interval_seconds));
+                assert_eq!(before, None, "{} is stored twice", head.stamp);
             }
         }
         for gap in &flush.gaps_done {
@@ -126,11 +154,14 @@ impl Database {
         }
     }
 
-    fn open(&self, settled: i64) -> Vec<OpenGap> {
-        let is_settled = |gap: &NewGap| gap.step.to.is_none_or(|to| seconds(to) <= settled);
+    fn open(&self, lane: GapLane, now: i64) -> Vec<OpenGap> {
+        let is_settled = |gap: &NewGap| {
+            gap.step.to.is_none_or(|to| seconds(to) <= now - 120)
+                && gap.ask_after.is_none_or(|after| seconds(after) <= now)
+        };
         self.gaps
             .iter()
-            .filter(|(_, gap)| gap.reason.is_none() && is_settled(gap))
+            .filter(|(_, gap)| gap.reason.is_none() && gap.lane == lane && is_settled(gap))
             .map(|(id, gap)| OpenGap {
                 id: GapId(*id),
                 entity: gap.entity,
@@ -144,21 +175,24 @@ impl Database {
     fn past(&self) -> Past {
         let silent = self.gaps.values().find(|gap| gap.step.to.is_none());
         Past {
-            watermark: self.rows.last().map(|second| Stamp::from_seconds(*second)),
+            watermark: self
+                .rows
+                .last_key_value()
+                .map(|(second, _)| Stamp::from_seconds(*second)),
             silent: silent.is_some(),
             hint: silent.and_then(|gap| gap.reason.or(gap.hint)),
         }
     }
 
     fn check(&self) {
-        let rows: Vec<i64> = self.rows.iter().copied().collect();
+        let rows: Vec<i64> = self.rows.keys().copied().collect();
         let mut spans: Vec<Step> = self.gaps.values().map(|gap| gap.step).collect();
         for pair in rows.windows(2) {
             let (from, to) = (Stamp::from_seconds(pair[0]), Stamp::from_seconds(pair[1]));
             let spanning = spans
                 .iter()
                 .position(|step| step.from == from && step.to == Some(to));
-            let touches = (pair[1] - INTERVAL - pair[0]).abs() <= INTERVAL / 2;
+            let touches = (pair[1] - self.rows[&pair[1]] - pair[0]).abs() <= INTERVAL / 2;
             assert_eq!(touches, spanning.is_none(), "{from} to {to}: {spans:?}");
             if let Some(index) = spanning {
                 spans.remove(index);
@@ -231,17 +265,38 @@ impl World {
 
     fn ring(&self) -> Vec<Work> {
         let ring_start = self.now - i64::try_from(RING.as_secs()).unwrap();
-        let found = self.database.open(self.now - 120).into_iter().map(|gap| {
-            let after = seconds(gap.step.from).max(ring_start);
-            let until = gap.step.to.map(seconds);
-            let rows = if until.is_some_and(|until| until <= ring_start) {
-                Found::nothing(&gap)
-            } else {
-                Found::Rows(self.source.answer(self.now, after, until))
-            };
-            (gap, rows)
-        });
+        let found = self
+            .database
+            .open(GapLane::Ring, self.now)
+            .into_iter()
+            .map(|gap| {
+                let after = seconds(gap.step.from).max(ring_start);
+                let until = gap.step.to.map(seconds);
+                let rows = if until.is_some_and(|until| until <= ring_start) {
+                    Found::nothing(&gap)
+                } else {
+                    Found::Rows(self.source.answer(self.now, after, until))
+                };
+                (gap, rows)
+            });
         vec![Work::Ring(found.collect())]
+    }
+
+    fn roll_up(&self) -> Vec<Work> {
+        let since = self.now - ROLLUPS_KEPT;
+        let found = self
+            .database
+            .open(GapLane::Rollup, self.now)
+            .into_iter()
+            .map(|gap| {
+                let after = seconds(gap.step.from).max(since);
+                let rows = self.source.roll_ups(self.now, after, gap.step.to.map(seconds));
+                (gap, Found::Rows(rows))
+            });
+        vec![Work::Rollup {
+            gaps: found.collect(),
+            since: Some(Stamp::from_seconds(since)),
+        }]
     }
 
     fn flush(&mut self, works: Vec<Work>, taken: bool) {
@@ -276,6 +331,10 @@ impl World {
                 let ring = self.ring();
                 self.flush(ring, taken);
             }
+            Act::RollUp { taken } => {
+                let roll_up = self.roll_up();
+                self.flush(roll_up, taken);
+            }
             Act::Both { ring_first } => {
                 let (ring, live) = (self.ring(), self.live());
                 let (first, then) = if ring_first { (ring, live) } else { (live, ring) };
@@ -302,9 +361,19 @@ proptest! {
             world.act(&Act::Pass { seconds: 60, runs: true, late: 0 });
             world.act(&Act::Poll { taken: true });
             world.act(&Act::Fill { taken: true });
+            world.act(&Act::RollUp { taken: true });
+        }
+        // Roll-ups that may be late are asked for once more.
+        world.act(&Act::Pass { seconds: 2_800, runs: true, late: 0 });
+        for _ in 0..3 {
+            world.act(&Act::Pass { seconds: 60, runs: true, late: 0 });
+            world.act(&Act::Poll { taken: true });
+            world.act(&Act::Fill { taken: true });
+            world.act(&Act::RollUp { taken: true });
         }
         let settled = world.now - 180;
-        prop_assert!(world.database.open(i64::MAX).is_empty(), "open: {:?}", world.database.gaps);
+        let open = world.database.gaps.values().filter(|gap| gap.reason.is_none());
+        prop_assert_eq!(open.count(), 0, "open: {:?}", world.database.gaps);
         let ring = (world.now - i64::try_from(RING.as_secs()).unwrap() + 600)..settled;
         let held: Vec<i64> = world
             .source
@@ -313,7 +382,7 @@ proptest! {
             .filter(|(stamp, readable)| ring.contains(*stamp) && **readable < settled)
             .map(|(stamp, _)| *stamp)
             .collect();
-        let missing: Vec<i64> = held.into_iter().filter(|stamp| !world.database.rows.contains(stamp)).collect();
+        let missing: Vec<i64> = held.into_iter().filter(|stamp| world.database.rows.get(stamp) != Some(&INTERVAL)).collect();
         prop_assert!(missing.is_empty(), "missing: {missing:?}, gaps {:?}", world.database.gaps);
     }
 }

@@ -91,7 +91,9 @@ impl Model {
         }
         let mut seen = BTreeSet::new();
         for (_, gap) in &self.gaps {
-            let Step { from, to, initial } = gap.step;
+            let Step {
+                from, to, initial, ..
+            } = gap.step;
             let rows = self.rows.get(&gap.entity);
             let fits = match to {
                 None => rows.and_then(|rows| rows.last()) == Some(&from),

@@ -76,6 +76,8 @@ fn catalog() -> Vec<CounterInfo> {
                 id,
                 name: format!("{name}.{}", rollup(name)),
                 unit: unit.to_owned(),
+                level: None,
+                per_device_level: None,
             }
         })
         .collect()

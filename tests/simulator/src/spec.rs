@@ -133,7 +133,8 @@ pub struct Spec {
     pub publish_delay: Duration,
     /// A roll-up appears this long after its stamp, on top of `publish_delay`.
     pub rollup_delay: Duration,
-    /// Statistics level of the roll-ups: counters above it are not kept.
+    /// Statistics level of the roll-ups: counters above it are not kept; 0: roll-ups are disabled. An ESXi host that
+    /// has them keeps every counter.
     pub statistics_level: u8,
     /// `config.vpxd.stats.maxQueryMetrics`: bound on entities x metrics of one roll-up query;
     /// 0 or less = unlimited, `None` = the option is not set (and 256 applies).

@@ -175,7 +175,7 @@ pub struct Truth {
     pub publish_delay: i64,
     /// Additional microseconds for roll-ups.
     pub rollup_delay: i64,
-    /// Statistics level of the roll-ups.
+    /// Statistics level of the roll-ups; 0: none are kept. An ESXi host has no levels and keeps every counter.
     pub statistics_level: u8,
     /// Corrections of the server's clock.
     pub clock_steps: Vec<ClockStep>,
@@ -259,6 +259,14 @@ impl Truth {
         series.available_at(stamp)
     }
 
+    /// Whether roll-ups of a counter of this level are kept.
+    pub(crate) fn keeps(&self, level: u8) -> bool {
+        match self.kind {
+            PlatformKind::Vcenter => level <= self.statistics_level,
+            PlatformKind::Esxi => self.statistics_level > 0,
+        }
+    }
+
     pub(crate) fn at<'a>(&'a self, index: usize, not_lived: &'a [StampRange]) -> Option<Entity<'a>> {
         self.entities.get(index).map(|record| Entity {
             truth: self,
@@ -267,8 +275,11 @@ impl Truth {
         })
     }
 
-    pub(crate) fn retention(&self, interval: i64) -> Option<i64> {
+    /// Seconds for which roll-ups of an interval are kept; `None`: there are none.
+    #[must_use]
+    pub fn retention(&self, interval: i64) -> Option<i64> {
         let rollups: &[(i64, i64)] = match self.kind {
+            _ if self.statistics_level == 0 => &[],
             PlatformKind::Vcenter => &grid::ROLLUPS,
             PlatformKind::Esxi => &grid::ESXI_ROLLUPS,
         };
@@ -573,13 +584,12 @@ impl Series<'_> {
     /// whole interval or the statistics level does not keep the series.
     #[must_use]
     pub fn rollup(&self, interval: i64, stamp: i64) -> Option<i64> {
-        let kept = self.entity.truth.statistics_level;
         let level = if self.instance.is_empty() {
             self.counter.level
         } else {
             self.counter.device_level
         };
-        if level > kept || interval % INTERVAL != 0 || stamp % interval != 0 {
+        if !self.entity.truth.keeps(level) || interval % INTERVAL != 0 || stamp % interval != 0 {
             return None;
         }
         let count = interval / INTERVAL;

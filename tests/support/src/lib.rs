@@ -5,6 +5,8 @@
 //! | [`oracle`] | compares a database with what the source published; its own columns, its own chain rule |
 //! | [`truth`] | fetches what the source published from a simulator in another process |
 //! | [`loader`] | fills a database with the rows that the oracle expects, to be broken on purpose |
+//! | [`day`] | a day of a whole site, for dashboards and figures |
+//! | [`grafana`] | the queries of the dashboards, as Grafana sends them |
 //! | [`database`] | a fresh database with the three roles, gone afterwards |
 //! | [`cluster`] | starts and stops private TimescaleDB clusters |
 //! | [`process`] | runs the real programs, waits for them, signals and kills them |
@@ -23,8 +25,10 @@
 pub mod cluster;
 pub mod collector;
 pub mod database;
+pub mod day;
 pub mod drill;
 pub mod fuzz;
+pub mod grafana;
 pub mod loader;
 pub mod oracle;
 pub mod process;

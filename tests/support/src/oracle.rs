@@ -5,7 +5,9 @@
 //! Never does: writing, or believing a gap row: a sample that could be had is missing, whatever explains it.
 //!
 //! - **missing**: readable at the source, without interruption, for the grace period while collector and database
-//!   were healthy, but there is no 20-second row for it. A 300-second row over it does not count.
+//!   were healthy, but there is no 20-second row for it. A 300-second row over it does not count. Likewise a roll-up
+//!   that could be read, that lies whole inside an explained gap, and for which there is no row, where the gap was older
+//!   than the ring when all became healthy.
 //! - **duplicate**: two rows of an entity with one `collected_at`, or a row that overlaps the one before it by more
 //!   than half an interval.
 //! - **wrong**: a row for a sample that the source never published; a value that differs; NULL where a value was
@@ -40,6 +42,8 @@ pub const SETTLE: Duration = Duration::from_secs(60);
 
 /// The interval of the samples that are owed.
 const INTERVAL: i64 = 20;
+/// The interval of the roll-ups that are owed.
+const ROLLUP: i64 = 300;
 const MICROS: i64 = 1_000_000;
 /// Seconds that a source keeps its samples at most.
 const RING: i64 = 3600;
@@ -166,6 +170,7 @@ impl Judge<'_> {
                     self.row(entity, &columns, row);
                 }
                 self.missing(entity, &columns, rows);
+                self.missing_rollups(entity, &columns, rows, gaps);
             }
             None => {
                 for row in rows {
@@ -213,7 +218,7 @@ impl Judge<'_> {
         let interval = row.interval.unwrap_or_default();
         let stamp = (row.at % MICROS == 0).then_some(row.at / MICROS);
         let sample = stamp.and_then(|stamp| {
-            if interval == 300 {
+            if interval == ROLLUP {
                 rolled_up(entity, stamp)
             } else {
                 published(entity, stamp)
@@ -221,7 +226,7 @@ impl Judge<'_> {
         });
         let fault = match sample {
             None => Some("the source never published this sample".to_owned()),
-            Some(_) if interval != INTERVAL && interval != 300 => {
+            Some(_) if interval != INTERVAL && interval != ROLLUP => {
                 Some(format!("interval_seconds is {interval}"))
             }
             Some(sample) => {
@@ -298,6 +303,83 @@ impl Judge<'_> {
                 });
             }
         }
+    }
+
+    fn missing_rollups(&mut self, entity: Entity<'_>, columns: &Columns<'_>, rows: &[Row], gaps: &[Gap]) {
+        /// How close to its neighbours a row may start or end.
+        const SLACK: i64 = 10 * MICROS;
+        /// The collector does not count on the last minute of the ring.
+        const COUNTED_ON: i64 = (RING - 60) * MICROS;
+        let Some(retention) = self.truth.retention(ROLLUP) else {
+            return;
+        };
+        let removed_at = entity.record().removed_at.unwrap_or(i64::MAX);
+        for gap in gaps.iter().filter(|gap| !gap.open && !gap.initial) {
+            let end = match gap.to {
+                Some(to) => {
+                    let row = rows.iter().find(|row| row.at == to);
+                    let interval = row.and_then(|row| row.interval).unwrap_or(INTERVAL);
+                    to.saturating_sub(interval.saturating_mul(MICROS))
+                }
+                // Nobody knows yet what the entity will publish behind it.
+                None => self.truth.horizon - RING * MICROS,
+            };
+            let back = self
+                .returned_after(gap.from)
+                .filter(|window| gap.from < window.start - COUNTED_ON);
+            let start = gap.from - SLACK;
+            let first = -(-start).div_euclid(ROLLUP * MICROS) * ROLLUP + ROLLUP;
+            let mut stamp = first;
+            while stamp * MICROS <= end + SLACK {
+                let published_at = stamp * MICROS + self.truth.publish_delay + self.truth.rollup_delay;
+                // The collector does not count on the oldest one either.
+                let gone_at = ((stamp + retention - ROLLUP) * MICROS)
+                    .min(self.truth.horizon)
+                    .min(removed_at);
+                let owed = back.as_ref().is_some_and(|window| {
+                    let shared = gone_at
+                        .min(window.end)
+                        .saturating_sub(published_at.max(window.start));
+                    shared >= self.grace && shared > 0
+                });
+                let moment = Moment {
+                    stamp,
+                    interval: ROLLUP,
+                    cpus: entity.run_at(stamp).map_or(0, |run| run.vcpus),
+                    seen_until: None,
+                };
+                let is_empty = || {
+                    let mut cells = columns.expected(moment);
+                    cells.all(|expected| expected == Expected::Null)
+                };
+                if owed && !is_empty() {
+                    self.verdict.owed += 1;
+                    self.verdict.note(Kind::Missing, || {
+                        format!(
+                            "{} {}: the roll-up could be read from {} to {}",
+                            entity.moref(),
+                            time(stamp * MICROS),
+                            time(published_at),
+                            time(gone_at)
+                        )
+                    });
+                }
+                stamp += ROLLUP;
+            }
+        }
+    }
+
+    /// The healthy time behind the outage with which a gap began. What was missing in the middle of a healthy time was
+    /// asked for while the ring still held it.
+    fn returned_after(&self, from: i64) -> Option<Range<i64>> {
+        /// From the last row to the outage.
+        const LEAD: i64 = 300 * MICROS;
+        let ends = self.healthy.iter().map(|window| window.end);
+        let before = std::iter::once(None).chain(ends.map(Some));
+        let mut pairs = before.zip(self.healthy);
+        let (end, window) = pairs.find(|(_, window)| window.start > from)?;
+        end.is_none_or(|end| (end - from).abs() <= LEAD)
+            .then(|| window.clone())
     }
 
     /// Whether a sample could be read for the grace period, without interruption, while all was healthy.

@@ -834,9 +834,10 @@ fn intervals(out: &mut String, state: &State) {
         element(out, "length", &length.to_string());
         if state.kind() == PlatformKind::Vcenter {
             // Writing to a String cannot fail.
-            write!(out, "<level>{}</level>", state.truth.statistics_level).unwrap_or_default();
+            write!(out, "<level>{}</level>", state.truth.statistics_level.max(1)).unwrap_or_default();
         }
-        element(out, "enabled", "true");
+        let enabled = state.truth.retention(*period).is_some();
+        element(out, "enabled", if enabled { "true" } else { "false" });
         out.push_str("</PerfInterval>");
     }
     out.push_str("</val>");

@@ -28,6 +28,7 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
     let story = match kind {
         Kind::Kill => collector::kill(stage, dice).await,
         Kind::LongOutage => collector::long_outage(stage, dice).await,
+        Kind::HoursOutage => collector::hours_outage(stage, dice).await,
         Kind::Lease => collector::lease(stage, dice).await,
         Kind::Partition => collector::partition(stage, dice).await,
         Kind::HandOver => collector::hand_over(stage, dice).await,

@@ -45,7 +45,9 @@ FROM virt_vm AS entity CROSS JOIN LATERAL (
     ORDER BY collected_at DESC LIMIT 1) AS newest";
 
 const OPEN: &str = "\
-SELECT count(*), count(*) FILTER (WHERE to_time <= to_timestamp($1::float8)) \
+SELECT count(*), \
+       count(*) FILTER (WHERE to_time <= to_timestamp($1::float8) \
+                          AND (ask_after IS NULL OR ask_after <= to_timestamp($1::float8))) \
 FROM virt_collection_gap WHERE state = 'open'";
 
 /// Time passes for the roll-ups, too: what would be made in minutes is made at the daemon's next look.

@@ -27,6 +27,8 @@ pub enum Kind {
     HandOver,
     /// kill -9, and back after most of an hour.
     LongOutage,
+    /// kill -9, and back after some hours.
+    HoursOutage,
     /// The database is stopped for a while.
     DatabaseStopped,
     /// The connections to the database are reset.
@@ -83,8 +85,8 @@ pub enum Kind {
 
 impl Kind {
     /// All, with how many of two hundred faults they are at least, and their word.
-    const TABLE: [(Self, u32, &'static str); 36] = [
-        (Self::Kill, 61, "kill"),
+    const TABLE: [(Self, u32, &'static str); 37] = [
+        (Self::Kill, 60, "kill"),
         (Self::CommitCut, 31, "commit-cut"),
         (Self::Session, 21, "session"),
         (Self::Truncated, 21, "truncated"),
@@ -94,6 +96,7 @@ impl Kind {
         (Self::Partition, 1, "partition"),
         (Self::HandOver, 1, "hand-over"),
         (Self::LongOutage, 2, "long-outage"),
+        (Self::HoursOutage, 1, "hours-outage"),
         (Self::DatabaseStopped, 2, "database-stopped"),
         (Self::DatabaseReset, 1, "database-reset"),
         (Self::DatabaseStalled, 1, "database-stalled"),

@@ -107,6 +107,20 @@ pub(super) async fn long_outage(stage: &mut Stage, dice: &mut Random) -> Result<
     ))
 }
 
+/// Longer than the vCenter keeps samples: what is older comes as roll-ups, and the next one continues with them.
+pub(super) async fn hours_outage(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let outage = dice.seconds(2 * 3_600, 5 * 3_600);
+    let after = dice.millis(500, 3_000);
+    away(stage, End::Kill, outage).await?;
+    tokio::time::sleep(after).await;
+    stage.restart(End::Kill).await?;
+    Ok(format!(
+        "{} s away, killed again {} ms behind the start",
+        outage.as_secs(),
+        after.as_millis()
+    ))
+}
+
 /// The holder stands still for longer than its lease lasts.
 pub(super) async fn lease(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let in_copy = dice.chance(50) || stage.hasty;

@@ -1,16 +1,25 @@
-//! The ring lane: what is missing inside the hour that the source keeps, oldest first.
+//! The lanes that fill gaps, oldest first: from the ring, and from roll-ups what the ring no longer holds.
 //!
-//! Its queue is the table of open gaps, so that it survives a kill: a gap is deleted in the transaction that stores
-//! its rows and explains what is left of it. No gap is "being worked on"; the platform's lease is the claim.
+//! Their queue is the table of open gaps, so that it survives a kill: a gap is deleted in the transaction that stores
+//! its rows and says what is left of it. No gap is "being worked on"; the platform's lease is the claim.
+//!
+//! | lane | asks for | how far back | bounded by |
+//! |---|---|---|---|
+//! | ring | 20-second samples, all counters | 59 minutes | samples of a request |
+//! | roll-up | 300-second roll-ups, the counters that the statistics level keeps | as long as the server keeps them | and its `maxQueryMetrics` |
+//!
+//! What the ring lane leaves of a gap that began before the ring is the roll-up lane's; so a gap is explained as
+//! `expired` only after both were asked, or where there are no roll-ups.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,33 +27,41 @@ use super::ask::{Answer, Source};
 use super::live_set::{Subject, seen};
 use super::placement::Placements;
 use crate::error::Chain;
+use crate::ingest::chain::Memory;
 use crate::ingest::chain::ServerTime;
+use crate::ingest::flush::Bells;
 use crate::ingest::flush::Readiness;
 use crate::ingest::queue::Found;
 use crate::ingest::queue::Outcome;
 use crate::ingest::queue::Queue;
 use crate::ingest::queue::Turn;
 use crate::ingest::queue::Work;
+use crate::model::gap::GapLane;
 use crate::model::gap::OpenGap;
 use crate::model::gap::Reason;
 use crate::model::ids::EntityId;
 use crate::model::ids::PlatformId;
 use crate::model::inventory::KnownInventory;
 use crate::model::sample::Window;
+use crate::model::status::ErrorClass;
 use crate::soap::fault::FaultKind;
 use crate::store;
 use crate::store::Database;
 use crate::supervise::trigger::Triggered;
+use crate::telemetry::metrics::LaneMetrics;
 use crate::telemetry::seldom::Seldom;
 use crate::units::REALTIME_SECONDS;
+use crate::units::ROLLUP_SECONDS;
+use crate::units::Stamp;
 use crate::vsphere;
+use crate::vsphere::Counters;
 use crate::vsphere::Estimator;
 use crate::vsphere::Target;
 
 /// A gap is asked for when its end is this old: what was late has come by then, and what has not will not.
 const SETTLED: Duration = Duration::from_secs(120);
 
-/// How often the lane looks for gaps that have settled meanwhile.
+/// How often a lane looks for gaps that have settled meanwhile.
 const LOOK: Duration = Duration::from_secs(15);
 
 /// Gaps taken from the table at a time.
@@ -53,9 +70,11 @@ const GAPS_PER_ROUND: u32 = 500;
 /// Samples of all entities in one request: 25 VMs with an hour each make a reply of about a megabyte.
 const SAMPLES_PER_REQUEST: usize = 4_500;
 
-/// The ring lane of one platform.
+/// One such lane of one platform.
 #[derive(Debug)]
-pub struct RingLane {
+pub struct BackFill {
+    /// Which.
+    pub lane: GapLane,
     /// Whose gaps.
     pub platform: PlatformId,
     /// Whom to ask.
@@ -70,21 +89,34 @@ pub struct RingLane {
     pub inventory: watch::Receiver<Option<Arc<KnownInventory>>>,
     /// Where VMs run.
     pub placements: Arc<Placements>,
-    /// Rings when open gaps were written.
-    pub gaps_opened: Arc<Notify>,
+    /// Ring when open gaps were written.
+    pub gaps_opened: Arc<Bells>,
     /// Rounds out of turn.
-    pub triggered: Triggered<RingReport>,
+    pub triggered: Triggered<BackFillReport>,
+    /// That the platform keeps no roll-ups is told once.
+    pub told_of_none: OnceLock<()>,
 }
 
 /// What a round did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RingReport {
+pub struct BackFillReport {
     /// Gaps answered: filled or explained.
     pub n_gaps: usize,
     /// Rows committed.
     pub n_rows: usize,
     /// Why it did not succeed, whole or in part.
     pub error: Option<String>,
+}
+
+/// What a round asks, and how.
+struct Asking {
+    memory: Memory,
+    /// The oldest stamp worth asking for; `None`: the source has nothing at all.
+    start: Option<Stamp>,
+    counters: Arc<Counters>,
+    interval_seconds: u32,
+    /// Most series of one request.
+    most_series: usize,
 }
 
 /// Why a round failed.
@@ -98,7 +130,21 @@ enum RoundError {
     Discarded,
 }
 
-impl RingLane {
+impl RoundError {
+    /// True where a line of the platform's status, or of the database's own loop, says it already.
+    fn is_told(&self) -> bool {
+        match self {
+            Self::Source(error) => matches!(
+                error.class(),
+                ErrorClass::Unreachable | ErrorClass::Auth | ErrorClass::Tls
+            ),
+            Self::Store(error) => error.is_outage(),
+            Self::Discarded => true,
+        }
+    }
+}
+
+impl BackFill {
     /// Fills gaps until `stopping`.
     pub async fn run(mut self, stopping: CancellationToken) {
         let triggered = self.triggered.clone();
@@ -107,7 +153,7 @@ impl RingLane {
             let reply = tokio::select! {
                 () = stopping.cancelled() => return,
                 reply = triggered.asked() => Some(reply),
-                () = self.gaps_opened.notified() => None,
+                () = self.gaps_opened.of(self.lane).notified() => None,
                 () = tokio::time::sleep(LOOK) => None,
             };
             let rounds = async {
@@ -128,29 +174,34 @@ impl RingLane {
     }
 
     /// Rounds until no settled gap is left.
-    async fn rounds(&self, told: &mut Seldom<()>) -> RingReport {
-        let mut report = RingReport::default();
+    async fn rounds(&self, told: &mut Seldom<()>) -> BackFillReport {
+        let mut report = BackFillReport::default();
         loop {
             let started = Instant::now();
             let before = report.n_gaps;
             let result = self.round(&mut report).await;
-            let metrics = &self.source.metrics;
+            let metrics = self.metrics();
             match result {
                 Ok(0) => return report,
                 Ok(n_asked) => {
-                    metrics.ring.polled(true, started.elapsed());
+                    metrics.polled(true, started.elapsed());
                     let n_gaps = report.n_gaps - before;
-                    tracing::info!(n_gaps, n_rows = report.n_rows, elapsed = ?started.elapsed(), "gaps filled or explained");
+                    let (lane, n_rows) = (self.lane.as_str(), report.n_rows);
+                    tracing::info!(lane, n_gaps, n_rows, elapsed = ?started.elapsed(), "gaps filled or explained");
                     // Nothing but refusals; they are asked again later.
                     if n_gaps == 0 && n_asked > 0 {
                         return report;
                     }
                 }
                 Err(error) => {
-                    metrics.ring.polled(false, started.elapsed());
+                    metrics.polled(false, started.elapsed());
                     report.error = Some(Chain(&error).to_string());
-                    if let Some(repeated) = told.due((), Instant::now()) {
-                        tracing::warn!(error = %Chain(&error), repeated, "gaps stay open");
+                    let lane = self.lane.as_str();
+                    if error.is_told() {
+                        tracing::debug!(lane, error = %Chain(&error), "gaps stay open");
+                    } else if let Some(repeated) = told.due((), Instant::now()) {
+                        let repeated = (repeated > 0).then_some(repeated);
+                        tracing::warn!(lane, error = %Chain(&error), repeated, "gaps stay open");
                     }
                     return report;
                 }
@@ -159,8 +210,14 @@ impl RingLane {
     }
 
     /// Asks for the oldest settled gaps; returns how many there were.
-    async fn round(&self, report: &mut RingReport) -> Result<usize, RoundError> {
+    async fn round(&self, report: &mut BackFillReport) -> Result<usize, RoundError> {
         let generation = self.readiness.borrow().generation;
+        let n_open = self.database.count_open_gaps(self.platform).await?;
+        self.source.metrics.gaps_open(n_open);
+        // Nobody is asked for the time while there is nothing to ask for.
+        if n_open == 0 {
+            return Ok(0);
+        }
         let at = ServerTime(self.source.vsphere.server_time().await?);
         let turn = Turn {
             generation,
@@ -169,16 +226,10 @@ impl RingLane {
         };
         let mut gaps = self
             .database
-            .open_gaps(self.platform, GAPS_PER_ROUND, SETTLED)
+            .open_gaps(self.platform, self.lane, GAPS_PER_ROUND, SETTLED, at.0)
             .await?;
         // Without an end: its entity has been silent for longer than that.
         gaps.retain(|gap| gap.step.to.is_none_or(|to| to <= at.0.minus(SETTLED)));
-        let counts = self.database.gap_counts().await?;
-        let n_open = counts
-            .iter()
-            .find(|count| count.platform == self.platform)
-            .map_or(0, |count| count.open);
-        self.source.metrics.gaps_open(n_open);
         if gaps.is_empty() {
             return Ok(0);
         }
@@ -190,24 +241,27 @@ impl RingLane {
                 .map(|seen| (seen.subject.entity, seen.subject))
                 .collect()
         };
-        let counters = self.source.vsphere.counters().await?;
-        let instances = self.source.vsphere.instances();
+        let asking = self.asking(at).await?;
         let estimator = Estimator {
-            counters: &counters,
-            instances,
+            counters: &asking.counters,
+            instances: self.source.vsphere.instances(),
             now: at.0,
-            interval_seconds: REALTIME_SECONDS,
+            interval_seconds: asking.interval_seconds,
         };
         let n_gaps = AtomicUsize::new(0);
         let n_rows = AtomicUsize::new(0);
         let discarded = AtomicUsize::new(0);
         let n_found = gaps.len();
         let mut failed = None;
-        for batch in in_batches(gaps, at) {
+        for batch in in_batches(gaps, at, &asking, &estimator) {
             let by_entity: HashMap<EntityId, OpenGap> = batch.iter().map(|gap| (gap.entity, *gap)).collect();
             let store = |found: Vec<(OpenGap, Found)>, permit| async {
                 let n_answered = found.len();
-                match self.queue.push(turn, Work::Ring(found), permit).await {
+                let work = match asking.memory {
+                    Memory::Ring => Work::Ring(found),
+                    Memory::Rollups { since } => Work::Rollup { gaps: found, since },
+                };
+                match self.queue.push(turn, work, permit).await {
                     Outcome::Stored { n_rows: stored } => {
                         n_gaps.fetch_add(n_answered, Ordering::Relaxed);
                         n_rows.fetch_add(stored, Ordering::Relaxed);
@@ -256,12 +310,13 @@ impl RingLane {
             let mut hopeless = Vec::new();
             let mut targets = Vec::new();
             for gap in &batch {
-                match known.get(&gap.entity) {
-                    None => hopeless.push((*gap, Found::Gone(Reason::Removed))),
-                    Some(_) if gap.step.to.is_some_and(|to| to <= at.ring_start()) => {
-                        hopeless.push((*gap, Found::nothing(gap)))
-                    }
-                    Some(subject) => targets.push(self.target(gap, subject, at)),
+                let start = asking
+                    .start
+                    .filter(|start| gap.step.to.is_none_or(|to| to > *start));
+                match (known.get(&gap.entity), start) {
+                    (None, _) => hopeless.push((*gap, Found::Gone(Reason::Removed))),
+                    (Some(_), None) => hopeless.push((*gap, Found::nothing(gap))),
+                    (Some(subject), Some(start)) => targets.push(self.target(gap, subject, start, at)),
                 }
             }
             let mut asked = self
@@ -304,15 +359,61 @@ impl RingLane {
         }
     }
 
-    /// One query over the whole gap, as far back as the ring reaches.
-    fn target(&self, gap: &OpenGap, subject: &Subject, at: ServerTime) -> Target {
+    /// The memory that this lane asks, as the server has it now.
+    async fn asking(&self, at: ServerTime) -> Result<Asking, vsphere::Error> {
+        let vsphere = &self.source.vsphere;
+        let rollups = match self.lane {
+            GapLane::Ring => {
+                return Ok(Asking {
+                    memory: Memory::Ring,
+                    start: Some(at.ring_start()),
+                    counters: vsphere.counters().await?,
+                    interval_seconds: REALTIME_SECONDS,
+                    most_series: usize::MAX,
+                });
+            }
+            GapLane::Rollup => vsphere.rollups().await?,
+        };
+        if rollups.is_none() && self.told_of_none.set(()).is_ok() {
+            tracing::warn!(
+                "the platform keeps no 5-minute statistics: what is missing for longer than an hour cannot be had"
+            );
+        }
+        let since = rollups.as_ref().map(|rollups| rollups.since(at.0));
+        let most_series = match &rollups {
+            Some(_) => vsphere.most_rollup_series().await?,
+            None => None,
+        };
+        Ok(Asking {
+            memory: Memory::Rollups { since },
+            start: since,
+            counters: rollups.map_or_else(Arc::default, |rollups| Arc::clone(&rollups.counters)),
+            interval_seconds: ROLLUP_SECONDS,
+            most_series: most_series.unwrap_or(usize::MAX),
+        })
+    }
+
+    /// One query over the whole gap, as far back as the memory reaches.
+    fn target(&self, gap: &OpenGap, subject: &Subject, start: Stamp, at: ServerTime) -> Target {
+        let end = match self.lane {
+            GapLane::Ring => None,
+            // Nothing younger is taken, see the chain.
+            GapLane::Rollup => Some(at.ring_start()),
+        };
         Target {
             entity: gap.entity,
             moref: subject.moref.clone(),
             cpus: subject.cpus,
             placement: self.placements.get(gap.entity),
-            after: gap.step.from.max(at.ring_start()),
-            until: gap.step.to,
+            after: gap.step.from.max(start),
+            until: gap.step.to.or(end),
+        }
+    }
+
+    const fn metrics(&self) -> &LaneMetrics {
+        match self.lane {
+            GapLane::Ring => &self.source.metrics.ring,
+            GapLane::Rollup => &self.source.metrics.rollup,
         }
     }
 }
@@ -327,22 +428,32 @@ fn why_gone(error: &vsphere::Error) -> Option<Reason> {
 }
 
 /// Batches of bounded size with at most one gap of an entity in each: an answer is joined by entity.
-fn in_batches(gaps: Vec<OpenGap>, at: ServerTime) -> Vec<Vec<OpenGap>> {
+fn in_batches(
+    gaps: Vec<OpenGap>,
+    at: ServerTime,
+    asking: &Asking,
+    estimator: &Estimator<'_>,
+) -> Vec<Vec<OpenGap>> {
     let mut batches: Vec<Vec<OpenGap>> = Vec::new();
-    let mut n_samples = 0;
+    let (mut n_samples, mut n_series) = (0, 0);
     for gap in gaps {
-        let start = gap.step.from.max(at.ring_start());
-        let expected = gap.step.to.unwrap_or(at.0).since(start).as_secs() / u64::from(REALTIME_SECONDS);
+        let start = asking
+            .start
+            .map_or(gap.step.from, |start| gap.step.from.max(start));
+        let expected =
+            gap.step.to.unwrap_or(at.0).since(start).as_secs() / u64::from(asking.interval_seconds);
         let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-        let fits = n_samples + expected <= SAMPLES_PER_REQUEST;
+        let series = estimator.series(gap.entity.kind);
+        let fits = n_samples + expected <= SAMPLES_PER_REQUEST && n_series + series <= asking.most_series;
         match batches.last_mut() {
             Some(batch) if fits && batch.iter().all(|other| other.entity != gap.entity) => {
                 batch.push(gap);
                 n_samples += expected;
+                n_series += series;
             }
             _ => {
                 batches.push(vec![gap]);
-                n_samples = expected;
+                (n_samples, n_series) = (expected, series);
             }
         }
     }

@@ -1,0 +1,146 @@
+//! The alert rules: that promtool accepts them, that each fires when it should, that what they ask for exists, and that
+//! the README says what to do.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use virt_collector::telemetry::metrics::{self, Kind};
+
+/// Labels that Prometheus itself gives every series.
+const FROM_SCRAPING: [&str; 2] = ["instance", "job"];
+
+const TESTS: [&str; 2] = ["tests/prometheus/rules.test.yml", "tests/prometheus/hours.test.yml"];
+
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(file(path)).unwrap()
+}
+
+fn rules() -> String {
+    text("systemd/virt-collector.rules.yml")
+}
+
+/// What stands behind a key at the start of lines.
+fn values<'a>(yaml: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
+    yaml.lines()
+        .filter_map(move |line| line.trim_start().strip_prefix(key))
+        .map(str::trim)
+}
+
+fn alerts(rules: &str) -> BTreeSet<&str> {
+    values(rules, "- alert:").collect()
+}
+
+fn promtool(arguments: &[&str]) {
+    let program = std::env::var_os("VIRT_TEST_PROMTOOL").unwrap_or_else(|| "promtool".into());
+    let output = Command::new(&program)
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("VIRT_TEST_PROMTOOL names no promtool ({error}); `make test` installs one and sets it")
+        });
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_not_before() {
+    promtool(&["check", "rules", "systemd/virt-collector.rules.yml"]);
+    promtool(&["test", "rules", TESTS[0], TESTS[1]]);
+    // None without a test on both sides.
+    let tests = TESTS.map(text).concat();
+    for alert in alerts(&rules()) {
+        let mut asked = tests
+            .split("- expr: ")
+            .filter(|expectation| expectation.contains(&format!("alertname=\"{alert}\"")));
+        let both = [
+            asked
+                .clone()
+                .any(|expectation| expectation.contains("exp_samples: []")),
+            asked.any(|expectation| expectation.contains("value: 1"))
+                || tests.contains(&format!("alertname: {alert}\n")),
+        ];
+        assert_eq!(both, [true, true], "{alert} is not tested on both sides");
+    }
+}
+
+#[test]
+fn the_rules_ask_for_metrics_and_labels_that_exist() {
+    let yaml = rules();
+    let expressions: String = yaml
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let mut rest = expressions.as_str();
+    let mut seen = BTreeSet::new();
+    while let Some(at) = rest.find("virt_collector_") {
+        let tail = &rest[at..];
+        let ends = tail
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(tail.len());
+        let (name, behind) = tail.split_at(ends);
+        rest = behind;
+        let metric = metrics::ALL
+            .iter()
+            .find(|metric| match metric.kind {
+                Kind::Histogram(_) => ["_bucket", "_count", "_sum"]
+                    .iter()
+                    .any(|part| name.strip_suffix(part) == Some(metric.name)),
+                Kind::Counter | Kind::Gauge => metric.name == name,
+            })
+            .unwrap_or_else(|| panic!("there is no metric {name}"));
+        seen.insert(name);
+        let selector = behind.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        for part in selector
+            .map_or("", |(selector, _)| selector)
+            .split(',')
+            .filter(|part| !part.is_empty())
+        {
+            let label = part.split(['=', '!']).next().unwrap().trim();
+            assert!(
+                metric.labels.contains(&label) || FROM_SCRAPING.contains(&label),
+                "{name} has no label {label}"
+            );
+        }
+    }
+    assert!(seen.len() > 15, "{seen:?}");
+}
+
+#[test]
+fn each_alert_has_its_section_in_the_readme() {
+    let yaml = rules();
+    let readme = text("README.md");
+    let sections = readme.split("\n#### ").skip(1);
+    let sections: Vec<(&str, &str)> = sections.filter_map(|section| section.split_once('\n')).collect();
+    let alerts = alerts(&yaml);
+    for alert in &alerts {
+        let section = sections.iter().find(|(heading, _)| heading == alert);
+        let (_, section) = section.unwrap_or_else(|| panic!("the README has no section {alert}"));
+        for part in ["**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Fix.**"] {
+            assert!(section.contains(part), "{alert}: no {part}");
+        }
+    }
+    // Each rule leads to its own section.
+    for rule in yaml.split("- alert: ").skip(1) {
+        let alert = rule.lines().next().unwrap();
+        let leads_to: Vec<&str> = values(rule, "runbook:").collect();
+        assert_eq!(leads_to, [format!("README.md#{}", alert.to_lowercase())]);
+    }
+    let about_none: Vec<&str> = sections
+        .iter()
+        .filter(|(_, section)| section.contains("**Meaning.**"))
+        .map(|(heading, _)| *heading)
+        .filter(|heading| !alerts.contains(heading))
+        .collect();
+    assert!(about_none.is_empty(), "{about_none:?}");
+}
