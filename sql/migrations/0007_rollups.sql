@@ -1199,17 +1199,14 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Nothing goes that is yet to be rolled up, nor what a bucket that is yet to be made will be written to. What was
-    -- left of a platform that has been removed since keeps nothing.
+    -- Nothing goes that is yet to be rolled up, nor what a bucket that is yet to be made will be written to.
     SELECT count(*) INTO pending
     FROM virt_rollup_pending AS rollup
-    JOIN virt_platform AS platform ON platform.platform_id = rollup.platform_id
     CROSS JOIN LATERAL (
         SELECT CASE rollup.level WHEN '5m' THEN INTERVAL '5 minutes' WHEN '1h' THEN INTERVAL '1 hour'
                                  ELSE INTERVAL '24 hours' END
     ) AS bucket (width)
-    WHERE platform.removed_at IS NULL
-      AND rollup.kind = of_kind
+    WHERE rollup.kind = of_kind
       AND rollup.level = ANY (CASE of_level
           WHEN 'raw' THEN ARRAY['5m'] WHEN '5m' THEN ARRAY['5m', '1h'] WHEN '1h' THEN ARRAY['1h', '1d']
           ELSE ARRAY['1d'] END)

@@ -245,9 +245,9 @@ COMMENT ON COLUMN virt_vm_latest.vcpu_count IS 'Virtual CPUs now.';
 CREATE VIEW virt_cluster_latest AS
 SELECT platform.name AS platform,
        cluster.name,
-       hosts.hosts,
-       hosts.hosts_with_sample,
-       vms.vms_on,
+       coalesce(hosts.hosts, 0) AS hosts,
+       coalesce(hosts.hosts_with_sample, 0) AS hosts_with_sample,
+       coalesce(vms.vms_on, 0) AS vms_on,
        hosts.collected_at,
        hosts.cpu_usage_mhz,
        hosts.cpu_capacity_mhz,

@@ -129,8 +129,8 @@ impl Retention {
             if let Some(kept) = kept_back {
                 tracing::warn!(
                     relation, until = %kept.until, n_buckets = kept.pending,
-                    "too old, and kept: it is yet to be rolled up. A platform that nobody collects holds it back; \
-                     collect it again, or remove it"
+                    "too old, and kept: it is yet to be rolled up. Are roll-ups made? Look at \
+                     virt_collector_rollup_pending"
                 );
             }
         }

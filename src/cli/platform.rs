@@ -15,6 +15,7 @@ use self::arguments::{AcceptIdentity, Add, Command, Edit, Maintenance, Name, Rem
 use self::shown::{shown, state};
 use super::check::trial_sentence;
 use super::{ConfigFile, Failure, Output, block_on, ready_database};
+use crate::config;
 use crate::config::{PlatformKind, Trust};
 use crate::registrar;
 use crate::registrar::{FailedTrial, Registrar, trial_json};
@@ -60,9 +61,6 @@ enum Problem {
 impl Platform {
     pub(super) fn execute(self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        if let Command::Wipe(asked) = &self.command {
-            return block_on(wipe::execute(&config, asked, self.output));
-        }
         block_on(async {
             let database = ready_database(&config).await?;
             let desk = Desk {
@@ -74,6 +72,7 @@ impl Platform {
                     trial_deadline: TRIAL_DEADLINE,
                 },
                 database,
+                accounts: config.database,
                 output: self.output,
             };
             desk.serve(self.command).await
@@ -85,6 +84,8 @@ impl Platform {
 struct Desk {
     registrar: Registrar,
     database: Database,
+    /// For what the service itself may not do.
+    accounts: config::Database,
     output: Output,
 }
 
@@ -101,7 +102,7 @@ impl Desk {
             Command::Deactivate(Name { name }) => self.set_active(&name, false).await,
             Command::Maintenance(Maintenance { name, state }) => self.maintenance(&name, state).await,
             Command::AcceptIdentity(accept) => self.accept_identity(accept).await,
-            Command::Wipe(asked) => Err(Failure::usage(Problem::Kept(asked.name))),
+            Command::Wipe(asked) => wipe::execute(&self.accounts, &asked, self.output).await,
         }
     }
 

@@ -1,8 +1,9 @@
 //! What is too old, and how it goes.
 //!
 //! Owns: `virt_retention`; calling the two functions that the owner of the tables lends to the service,
-//! `virt_drop_chunks` and `virt_compress_after`; and the end of explained gap rows. Never does: dropping by itself, for
-//! which the service has no right, or deciding what is kept.
+//! `virt_drop_chunks` and `virt_compress_after`; the end of explained gap rows; and having made what platforms that
+//! nobody collects had left to be rolled up. Never does: dropping by itself, for which the service has no right, or
+//! deciding what is kept.
 //!
 //! Invariants:
 //! - One collector at a time: an advisory lock of the session, free again when the session ends, however it ends.
@@ -15,8 +16,11 @@ use std::fmt;
 use tokio_postgres::types::Type;
 
 use crate::config::{Keep, Retention};
+use crate::model::ids::PlatformId;
 use crate::store::connect::{Database, Dedicated, bounded};
 use crate::store::error::Error;
+use crate::store::lease::Owner;
+use crate::store::rollup::Due;
 use crate::units::Stamp;
 
 /// "virtkeep" as a number: any constant that nobody else uses in this database.
@@ -88,6 +92,14 @@ WHERE state = 'explained' AND gap_id = ANY (ARRAY(
                ELSE (SELECT removed_at FROM virt_vm WHERE vm_id = gap.entity_id)
                END <= retention.dropped_before))
     LIMIT $1))";
+
+/// What has been due for long, of platforms that nobody owns: paused ones, and those that were removed.
+const ABANDONED: &str = "\
+SELECT DISTINCT platform_id
+FROM virt_rollup_pending AS pending JOIN virt_platform AS platform USING (platform_id)
+WHERE due_at < clock_timestamp() - INTERVAL '10 minutes'
+  AND NOT EXISTS (SELECT FROM virt_platform_lease AS lease
+                  WHERE lease.platform_id = pending.platform_id AND lease.until > clock_timestamp())";
 
 const IN_FORCE: &str = "\
 SELECT relation, extract(epoch FROM keep)::bigint / 86400
@@ -217,6 +229,7 @@ impl Database {
         if !lock(&connection).await? {
             return Ok(None);
         }
+        self.roll_up_abandoned().await?;
         let mut turn = Turn::default();
         let mut checked = Vec::new();
         for (relation, keep) in kept(retention) {
@@ -246,6 +259,29 @@ impl Database {
                 return Ok(Some(turn));
             }
         }
+    }
+
+    /// Makes the roll-ups that platforms had left when their collection ended: what is yet to be rolled up keeps chunks
+    /// back, and nobody else would do it. Under their leases, like all roll-ups.
+    async fn roll_up_abandoned(&self) -> Result<(), Error> {
+        let connection = self.checkout("look for roll-ups that nobody makes").await?;
+        let rows = connection.query(ABANDONED, &[]).await?;
+        let platforms = rows
+            .iter()
+            .map(|row| connection.read(row, 0))
+            .collect::<Result<Vec<i32>, Error>>()?;
+        connection.done();
+        let owner = Owner::random();
+        for platform in platforms {
+            let Some(lease) = self.acquire_lease(PlatformId(platform), &owner).await? else {
+                continue;
+            };
+            while !self.roll_up(&lease, Due::Now).await?.is_nothing() {
+                self.renew_lease(&lease).await?;
+            }
+            self.release_lease(&lease).await?;
+        }
+        Ok(())
     }
 
     /// What the database was last told, and what it does.

@@ -1,6 +1,7 @@
 //! The real binary, as an operator meets it: what is printed, and the exit code.
 
 mod key;
+mod upkeep;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

