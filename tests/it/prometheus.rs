@@ -12,7 +12,10 @@ use virt_collector::telemetry::metrics::{self, Kind};
 /// Labels that Prometheus itself gives every series.
 const FROM_SCRAPING: [&str; 2] = ["instance", "job"];
 
-const TESTS: [&str; 2] = ["tests/prometheus/rules.test.yml", "tests/prometheus/hours.test.yml"];
+const TESTS: [&str; 2] = [
+    "tests/prometheus/rules.test.yml",
+    "tests/prometheus/hours.test.yml",
+];
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
