@@ -5,12 +5,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use support::database::{Database, Role};
+use support::loader;
 use virt_collector::telemetry::metrics::{self, Kind};
 
 /// Labels that Prometheus itself gives every series.
 const FROM_SCRAPING: [&str; 2] = ["instance", "job"];
 
-const TESTS: [&str; 2] = ["tests/prometheus/rules.test.yml", "tests/prometheus/hours.test.yml"];
+const TESTS: [&str; 2] = [
+    "tests/prometheus/rules.test.yml",
+    "tests/prometheus/hours.test.yml",
+];
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -143,4 +148,27 @@ fn each_alert_has_its_section_in_the_readme() {
         .filter(|heading| !alerts.contains(heading))
         .collect();
     assert!(about_none.is_empty(), "{about_none:?}");
+}
+
+#[tokio::test]
+async fn the_queries_of_the_runbooks_can_be_asked_by_a_reader() {
+    let readme = text("README.md");
+    let (_, runbooks) = readme.split_once("\n### Runbooks\n").unwrap();
+    let runbooks = runbooks.split("\n## ").next().unwrap();
+    let queries: Vec<&str> = runbooks
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|code| code.starts_with("SELECT"))
+        .collect();
+    assert!(queries.len() > 6, "{queries:?}");
+    let database = Database::create().await.unwrap();
+    loader::schema(&database).await.unwrap();
+    let reader = database.connect(Role::Reader).await.unwrap();
+    for query in queries {
+        reader
+            .query(query, &[])
+            .await
+            .unwrap_or_else(|error| panic!("{query}: {error:?}"));
+    }
 }
