@@ -236,7 +236,7 @@ impl App {
             operate::hear(database.clone(), asked_sender, tasks.stopping()),
         );
         tasks.spawn("registry", registry.keep(tasks.stopping()));
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_configured = n_platforms, "started");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_platforms, "started");
         let reload = Reload {
             current: Mutex::new(started.clone()),
             started,
@@ -402,7 +402,7 @@ impl Place {
             match looked {
                 Ok(()) => failing = false,
                 // Told once per trouble; the leases are kept by loops of their own.
-                Err(error) if !failing => {
+                Err(error) if !failing && !error.is_outage() => {
                     failing = true;
                     tracing::warn!(error = %Chain(&error), "cannot look at the other collectors; trying again");
                 }

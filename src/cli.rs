@@ -24,7 +24,9 @@ mod migrate;
 mod password;
 mod platform;
 mod run;
+mod status;
 mod sync;
+mod terminal;
 mod token;
 mod vm;
 
@@ -70,6 +72,7 @@ enum Command {
     Key(key::Key),
     Migrate(migrate::Migrate),
     Platform(Box<platform::Platform>),
+    Status(status::Status),
     Sync(sync::Sync),
     Token(token::Token),
     Vm(vm::Vm),
@@ -185,6 +188,7 @@ pub fn main() -> ExitCode {
         Command::Key(command) => command.execute(),
         Command::Migrate(command) => command.execute(),
         Command::Platform(command) => command.execute(),
+        Command::Status(command) => command.execute(),
         Command::Sync(command) => command.execute(),
         Command::Token(command) => command.execute(),
         Command::Vm(command) => command.execute(),

@@ -32,11 +32,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::config::Network;
 use crate::error::Chain;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::ConnectionMetrics;
+use crate::telemetry::seldom::Seldom;
 
 use patient::Patient;
 use tls::Tls;
@@ -148,6 +150,7 @@ where
     let mut now = admitted.borrow_and_update().clone();
     let mut places = Arc::new(Semaphore::new(now.limits.connections));
     let addresses = Addresses::default();
+    let mut told = Seldom::default();
     let stopping = tasks.stopping();
     loop {
         let accepted = tokio::select! {
@@ -165,7 +168,10 @@ where
         let (place, stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(endpoint = name, error = %Chain(&error), "cannot accept a connection");
+                if let Some(repeated) = told.due((), Instant::now()) {
+                    let repeated = (repeated > 0).then_some(repeated);
+                    tracing::warn!(endpoint = name, error = %Chain(&error), repeated, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
@@ -243,7 +249,7 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, error = %Chain(&error), "connection ended");
+        tracing::debug!(client = %peer, error = %Chain(&error), "connection ended");
     }
 }
 
@@ -290,7 +296,6 @@ mod tests {
     use bytes::Bytes;
     use http_body_util::Full;
     use tokio::io::AsyncWriteExt as _;
-    use tokio::time::Instant;
 
     use super::*;
 

@@ -21,6 +21,7 @@
 //! | [`reading`] | the inventory as the API shows it, page by page |
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
+//! | [`overview`] | how everything stands, for `status`; what an account may do, for `check` |
 //! | [`copy`] | samples and gap rows of one platform, in one transaction |
 //!
 //! Invariants:
@@ -35,11 +36,13 @@ mod connect;
 pub mod copy;
 pub mod credential;
 mod error;
+mod examine;
 pub mod gap;
 pub mod inventory;
 pub mod lease;
 pub mod migrate;
 pub mod operation;
+pub mod overview;
 mod probe;
 pub mod reading;
 pub mod registry;
@@ -47,9 +50,10 @@ pub mod token;
 mod types;
 pub mod watermark;
 
-pub use connect::{Database, Listener, Settings};
+pub use connect::{Database, Listener, Settings, Transport};
 pub use copy::{Flush, Writer, Written};
 pub use error::{Cause, Class, Error, Refusal};
+pub use examine::Examined;
 pub use gap::GapCount;
 pub use inventory::Pinned;
 pub use lease::{FENCE_SQL, LEASE_TTL, Lease, Owner};

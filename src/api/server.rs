@@ -188,14 +188,14 @@ impl Server {
 
     fn tell(&self, problem: &Problem, request_id: &str, route: &str) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept_back) = told.due(problem.code(), Instant::now()) {
+        if let Some(repeated) = told.due(problem.code(), Instant::now()) {
             let error = problem.cause().unwrap_or(problem.detail());
             tracing::warn!(
                 request_id,
                 route,
                 code = problem.code(),
                 error,
-                kept_back,
+                repeated = (repeated > 0).then_some(repeated),
                 "a request failed"
             );
         }

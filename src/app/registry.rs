@@ -175,7 +175,7 @@ impl Registry {
                 Err(error) => {
                     listener = None;
                     // Told once per trouble.
-                    if failing {
+                    if failing || error.is_outage() {
                         tracing::debug!(error = %Chain(&error), "cannot read the registry of platforms");
                     } else {
                         tracing::warn!(error = %Chain(&error), "cannot read the registry of platforms; trying again");

@@ -52,10 +52,12 @@ impl Reload {
     pub(super) fn take_over(&self, new: Config) -> Result<(), Error> {
         let certificate = self.attempt(&new)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = changed(&current, &new);
+        let mut changed = changed(&current, &new);
         if let Some(served) = &self.api {
-            if let (Some(tls), Some(certificate)) = (&served.tls, certificate) {
-                tls.show(certificate);
+            if let (Some(tls), Some(certificate)) = (&served.tls, certificate)
+                && tls.show(certificate)
+            {
+                changed.push("the certificate of the API");
             }
             if let Some(api) = &new.api {
                 served.context.take_over(api, &new.platforms, &new.collection);

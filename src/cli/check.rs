@@ -1,30 +1,30 @@
 //! `virt-collector check`: tries everything that the configuration names, one line per thing, a fix for each failure.
+//!
+//! | part | tries |
+//! |---|---|
+//! | [`here`] | what is on this machine: files of secrets, the key ring, addresses to listen on |
+//! | [`database`] | the database, from the connection to the rights of the account |
+//! | [`platform`] | one platform, from the connection to its counters |
+//!
+//! Each part adds lines to the [`Report`], which prints them as they come. What depends on something that failed is not
+//! tried, and has no line.
 
-use std::path::Path;
-use std::time::Duration;
+mod database;
+mod here;
+mod platform;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::terminal::{Colour, Paint};
 use super::{ConfigFile, Failure, Output, block_on, counted};
-use crate::clock::SystemClock;
-use crate::clock::WallClock as _;
-use crate::config;
 use crate::config::Config;
-use crate::config::{Password, Trust};
 use crate::error::Chain;
-use crate::store;
-use crate::store::Database;
-use crate::store::Owner;
-use crate::store::Settings;
-use crate::store::registry::Source;
-use crate::vsphere;
-use crate::vsphere::Trial;
+use crate::store::{Owner, Settings};
 
-/// For one platform: login, hosts and VMs, counters.
-const PLATFORM_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) use platform::trial_sentence;
 
-/// Try the configuration: database, schema, and each platform with its password and certificate.
+/// Try the configuration: files, database, schema, and each platform with its password and certificate.
 ///
 /// Changes nothing. Prints one line per thing; a failure says what to do. Exits with 0 when all is well, 78 when the
 /// configuration itself is wrong, 1 otherwise.
@@ -37,156 +37,191 @@ pub(super) struct Check {
     output: Output,
 }
 
+/// How something fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, and somebody should know this.
+    Note,
+    /// It does not work; the message says what to do.
+    Failed,
+}
+
+impl Level {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Failed => "FAILED",
+        }
+    }
+
+    const fn colour(self) -> Colour {
+        match self {
+            Self::Ok => Colour::Green,
+            Self::Note => Colour::Yellow,
+            Self::Failed => Colour::Red,
+        }
+    }
+}
+
 /// One thing that was tried.
 #[derive(Debug, Serialize)]
 struct Tried {
-    /// `config`, `database`, or a platform's name.
+    /// `config`, `database`, `keys`, `admin`, `api`, or a platform's name.
     name: String,
-    ok: bool,
+    /// What of it.
+    thing: &'static str,
+    level: Level,
     /// What was found, or what is wrong and what to do.
     message: String,
+    /// False where it failed, for programs that want to know no more.
+    ok: bool,
     /// For a platform in error: unreachable, tls, auth, permission, timeout or identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'static str>,
 }
 
 impl Tried {
-    fn well(name: &str, message: String) -> Self {
+    fn new(name: &str, thing: &'static str, level: Level, message: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
-            ok: true,
-            message,
+            thing,
+            level,
+            message: message.into(),
+            ok: level != Level::Failed,
             class: None,
         }
     }
 
-    fn failed(name: &str, message: String) -> Self {
-        Self {
-            name: name.to_owned(),
-            ok: false,
-            message,
-            class: None,
+    fn well(name: &str, thing: &'static str, message: impl Into<String>) -> Self {
+        Self::new(name, thing, Level::Ok, message)
+    }
+
+    fn note(name: &str, thing: &'static str, message: impl Into<String>) -> Self {
+        Self::new(name, thing, Level::Note, message)
+    }
+
+    fn failed(name: &str, thing: &'static str, message: impl Into<String>) -> Self {
+        Self::new(name, thing, Level::Failed, message)
+    }
+
+    /// `message` where it went well, what is wrong where not.
+    fn of<E: std::error::Error + 'static>(
+        name: &str,
+        thing: &'static str,
+        tried: Result<impl Into<String>, E>,
+    ) -> Self {
+        match tried {
+            Ok(message) => Self::well(name, thing, message),
+            Err(error) => Self::failed(name, thing, Chain(&error).to_string()),
         }
+    }
+}
+
+/// What was tried so far. Lines are printed as they come; JSON comes whole at the end.
+struct Report {
+    output: Output,
+    paint: Paint,
+    tried: Vec<Tried>,
+}
+
+impl Report {
+    fn new(output: Output) -> Self {
+        Self {
+            output,
+            paint: Paint::stdout(),
+            tried: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, tried: Tried) {
+        if self.output == Output::Text {
+            let Tried {
+                name,
+                thing,
+                level,
+                message,
+                ok: _,
+                class: _,
+            } = &tried;
+            // A name stands once, in front of what was tried of it.
+            let is_first = self.tried.last().is_none_or(|before| before.name != *name);
+            let shown = if is_first { name } else { "" };
+            let word = self.paint.paint(level.colour(), &format!("{:<6}", level.word()));
+            say!("{shown:<16} {thing:<12} {word}  {message}");
+        }
+        self.tried.push(tried);
+    }
+
+    fn is_well(&self) -> bool {
+        self.tried.iter().all(|tried| tried.ok)
+    }
+
+    /// The last word.
+    fn end(self) -> Result<(), Failure> {
+        let ok = self.is_well();
+        let n = |level| self.tried.iter().filter(|tried| tried.level == level).count();
+        match self.output {
+            Output::Json => {
+                let document = serde_json::json!({ "ok": ok, "checks": self.tried });
+                say!("{document:#}");
+            }
+            Output::Text if ok => say!("\nall well{}", and_notes(n(Level::Note))),
+            Output::Text => say!(
+                "\n{} failed{}",
+                counted(n(Level::Failed), "check"),
+                and_notes(n(Level::Note))
+            ),
+        }
+        if ok { Ok(()) } else { Err(Failure::Told) }
+    }
+}
+
+fn and_notes(n: usize) -> String {
+    if n == 0 {
+        String::new()
+    } else {
+        format!(", {}", counted(n, "note"))
     }
 }
 
 impl Check {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        let config = self.file.load()?;
-        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
-            .map_err(Failure::settings)?;
-        let path = self.file.config.display().to_string();
+        let mut report = Report::new(self.output);
+        let (config, settings) = self.settings().inspect_err(|failure| {
+            // For programs it is one of the things that were tried; people read it from standard error.
+            if self.output == Output::Json {
+                let tried = [Tried::failed("config", "file", Chain(failure).to_string())];
+                let document = serde_json::json!({ "ok": false, "checks": tried });
+                say!("{document:#}");
+            }
+        })?;
+        let path = self.file.config.display();
+        let platforms = counted(config.platforms.len(), "platform");
+        report.add(Tried::well("config", "file", format!("{path}: {platforms}")));
+        here::secrets(&config, &mut report);
         block_on(async {
-            let mut tried = vec![Tried::well(
-                "config",
-                format!("{path}: {}", counted(config.platforms.len(), "platform")),
-            )];
-            self.show(&tried);
-            let (database, registered) = database(settings, &config.keys.file).await;
-            self.show(std::slice::from_ref(&database));
-            tried.push(database);
+            let found = database::examine(&config, settings, &mut report).await;
+            here::key_ring(&config.keys.file, &found.credentials, &mut report);
+            here::listeners(&config, &mut report).await;
             let is_configured = |name: &str| config.platforms.iter().any(|platform| platform.name == name);
+            let registered = found.registered(&config.keys.file);
             let registered = registered
                 .iter()
                 .filter(|platform| !is_configured(&platform.name));
             for platform in config.platforms.iter().chain(registered) {
-                let result = tokio::time::timeout(PLATFORM_DEADLINE, self::platform(platform, &config))
-                    .await
-                    .unwrap_or_else(|_elapsed| {
-                        let message = format!(
-                            "no end after {} s; is the server very slow?",
-                            PLATFORM_DEADLINE.as_secs()
-                        );
-                        Tried {
-                            class: Some("timeout"),
-                            ..Tried::failed(&platform.name, message)
-                        }
-                    });
-                self.show(std::slice::from_ref(&result));
-                tried.push(result);
+                platform::examine(platform, &config.collection, &mut report).await;
             }
-            let ok = tried.iter().all(|tried| tried.ok);
-            if self.output == Output::Json {
-                let document = serde_json::json!({ "ok": ok, "checks": tried });
-                say!("{document:#}");
-            }
-            if ok { Ok(()) } else { Err(Failure::Told) }
+            report.end()
         })
     }
 
-    /// Line by line as things are tried; JSON comes whole at the end.
-    fn show(&self, tried: &[Tried]) {
-        if self.output == Output::Text {
-            for Tried {
-                name, ok, message, ..
-            } in tried
-            {
-                say!("{name:<16} {:<6}  {message}", if *ok { "ok" } else { "FAILED" });
-            }
-        }
+    fn settings(&self) -> Result<(Config, Settings), Failure> {
+        let config = self.file.load()?;
+        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random());
+        Ok((config, settings.map_err(Failure::settings)?))
     }
-}
-
-/// The database, and the platforms of its registry that are to be collected.
-async fn database(settings: Settings, keys: &Path) -> (Tried, Vec<config::Platform>) {
-    const NAME: &str = "database";
-    let target = settings.target().to_owned();
-    let probed = async {
-        let database = Database::new(settings)?;
-        let probe = database.probe().await?;
-        probe.require()?;
-        Ok::<_, store::Error>((probe, database.registered_platforms().await?))
-    };
-    match probed.await {
-        Ok((probe, rows)) => {
-            let registered = rows
-                .iter()
-                .filter(|row| row.source == Source::Registry && row.is_active && !row.in_maintenance)
-                .map(|row| {
-                    let password = Password::Sealed(row.password(keys));
-                    row.address.platform(&row.name, password)
-                });
-            (
-                Tried::well(NAME, format!("{target}: {probe}")),
-                registered.collect(),
-            )
-        }
-        Err(error) => (Tried::failed(NAME, Chain(&error).to_string()), Vec::new()),
-    }
-}
-
-async fn platform(platform: &config::Platform, config: &Config) -> Tried {
-    let options = vsphere::Options::new(platform, &config.collection);
-    let (ok, class, message) = match vsphere::try_platform(options, || SystemClock.now()).await {
-        Ok(trial) => (true, None, trial_sentence(&trial, &platform.trust)),
-        Err(error) => (false, Some(error.class().as_str()), Chain(&error).to_string()),
-    };
-    Tried {
-        name: platform.name.clone(),
-        ok,
-        message,
-        class,
-    }
-}
-
-/// What a trial found, in one line.
-pub(super) fn trial_sentence(trial: &Trial, trust: &Trust) -> String {
-    let mut message = format!(
-        "{}: {}, {} ({} powered on)",
-        trial.about.full_name,
-        counted(trial.n_hosts, "host"),
-        counted(trial.n_vms, "VM"),
-        trial.n_running,
-    );
-    if !trial.roles.is_empty() {
-        message.push_str(&format!("; as {}", trial.roles.join(", ")));
-    }
-    for warning in trial.warnings() {
-        message.push_str("; ");
-        message.push_str(&warning);
-    }
-    if *trust == Trust::Off {
-        message.push_str("; its certificate is not verified: whoever stands in between reads the password");
-    }
-    message
 }

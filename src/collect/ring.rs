@@ -31,6 +31,7 @@ use crate::model::ids::EntityId;
 use crate::model::ids::PlatformId;
 use crate::model::inventory::KnownInventory;
 use crate::model::sample::Window;
+use crate::model::status::ErrorClass;
 use crate::soap::fault::FaultKind;
 use crate::store;
 use crate::store::Database;
@@ -98,6 +99,20 @@ enum RoundError {
     Discarded,
 }
 
+impl RoundError {
+    /// True where a line of the platform's status, or of the database's own loop, says it already.
+    fn is_told(&self) -> bool {
+        match self {
+            Self::Source(error) => matches!(
+                error.class(),
+                ErrorClass::Unreachable | ErrorClass::Auth | ErrorClass::Tls
+            ),
+            Self::Store(error) => error.is_outage(),
+            Self::Discarded => true,
+        }
+    }
+}
+
 impl RingLane {
     /// Fills gaps until `stopping`.
     pub async fn run(mut self, stopping: CancellationToken) {
@@ -149,7 +164,10 @@ impl RingLane {
                 Err(error) => {
                     metrics.ring.polled(false, started.elapsed());
                     report.error = Some(Chain(&error).to_string());
-                    if let Some(repeated) = told.due((), Instant::now()) {
+                    if error.is_told() {
+                        tracing::debug!(error = %Chain(&error), "gaps stay open");
+                    } else if let Some(repeated) = told.due((), Instant::now()) {
+                        let repeated = (repeated > 0).then_some(repeated);
                         tracing::warn!(error = %Chain(&error), repeated, "gaps stay open");
                     }
                     return report;

@@ -99,8 +99,17 @@ pub fn init(log: &Log) -> Result<Logs, Error> {
     Ok(Logs(handle))
 }
 
+/// What the pool of connections says of each of them when the database goes away is told once, by who uses it.
+const QUIET: &str = "deadpool=error,deadpool_postgres=error";
+
 fn filter(log: &Log) -> Result<EnvFilter, Error> {
-    EnvFilter::try_new(&log.level).map_err(|source| Error::Filter {
+    // Named by the operator, it is as the operator wants it.
+    let filter = if log.level.contains("deadpool") {
+        log.level.clone()
+    } else {
+        format!("{},{QUIET}", log.level)
+    };
+    EnvFilter::try_new(filter).map_err(|source| Error::Filter {
         level: log.level.clone(),
         source,
     })

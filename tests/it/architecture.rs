@@ -35,6 +35,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("getrandom", &["secret"]),
     ("secrecy", &["secret"]),
     ("rpassword", &["cli"]),
+    ("rustix", &["cli"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),

@@ -21,6 +21,7 @@ mod hostile;
 mod inventory;
 mod lease;
 mod life_of_a_sample;
+mod logs;
 mod operate;
 mod oracle;
 mod package;

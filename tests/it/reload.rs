@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -352,14 +353,18 @@ async fn systemd_is_told_of_a_reload_and_the_limits_of_the_api_change_with_it() 
     std::fs::write(&file, config(1)).unwrap();
     let socket_path = format!("NOTIFY_SOCKET={}", directory.path().join("notify").display());
     let program = env!("CARGO_BIN_EXE_virt-collector");
+    // The log file stands for the journal's socket.
+    let log = directory.path().join("log");
+    let output = std::fs::File::create(&log).unwrap().metadata().unwrap();
+    let journal = format!("JOURNAL_STREAM={}:{}", output.dev(), output.ino());
     let arguments = [
         socket_path.as_str(),
+        &journal,
         program,
         "run",
         "--config",
         file.to_str().unwrap(),
     ];
-    let log = directory.path().join("log");
     let mut process = Process::start("virt-collector", Path::new("/usr/bin/env"), arguments, &log).unwrap();
     heard("READY=1");
     let answers = statuses(api, 20).await;
@@ -375,6 +380,23 @@ async fn systemd_is_told_of_a_reload_and_the_limits_of_the_api_change_with_it() 
         "{told}"
     );
     assert_eq!(statuses(api, 20).await, [200; 20]);
+
+    // Under the journal each line begins with its priority, and has no time of its own.
+    wait::until("lines as the journal reads them", async || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let mut levels = text.lines().map(|line| line.get(..8).unwrap_or_default());
+        let known = ["<3>ERROR", "<4> WARN", "<6> INFO"];
+        let told = [
+            "<6> INFO configuration read again and taken over changed=\"[api]\"",
+            "<3>ERROR database not usable",
+        ];
+        if levels.all(|level| known.contains(&level)) && told.iter().all(|line| text.contains(line)) {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    })
+    .await;
     let status = process.terminate(DEADLINE).await.unwrap();
     assert!(status.success(), "{status}");
 }
