@@ -3,6 +3,7 @@
 //! Start: configuration is valid → sockets are bound → READY → database and platforms connect, each in its own time,
 //! so that one that is away delays nobody. Stop: the collector withdraws, so that others take its platforms as they
 //! become free; polls finish and rows are flushed → sessions log out → leases are released → the endpoint closes.
+//! Meanwhile a new configuration is taken over as far as it can be ([`reload`]).
 //!
 //! Tasks: `database` (looks at its health), `collectors` (announces this one, looks at the others, and says which
 //! platforms to take and which to hand over), `registry` (says which platforms run here), `operations heard` (tells them

@@ -199,7 +199,11 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with('.') || line.starts_with('\''))
         {
-            let request = line[1..].split_whitespace().next().unwrap_or_default();
+            let request = line
+                .trim_start_matches(['.', '\''])
+                .split_whitespace()
+                .next()
+                .unwrap_or_default();
             assert!(known.contains(&request), "{line}");
         }
     }

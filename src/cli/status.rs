@@ -70,7 +70,7 @@ impl Status {
             loop {
                 let look = look(&database, &target).await;
                 match self.output {
-                    Output::Json => say!("{:#}", json(&look)),
+                    Output::Json => say!("{:#}", json(&look, &config)),
                     Output::Text => {
                         for line in lines(&look, &config, Paint::stdout(), &Seen::default()) {
                             say!("{line}");
@@ -186,8 +186,16 @@ async fn live(database: &Database, target: &str, config: &Config) -> Result<(), 
 }
 
 /// In one word, what is true of a platform now, and how good that is.
-fn state(platform: &PlatformStanding) -> (String, Colour) {
+fn state(platform: &PlatformStanding, config: &Config) -> (String, Colour) {
+    let is_here = config
+        .platforms
+        .iter()
+        .any(|configured| configured.name == platform.name);
     match (&platform.class, platform.status.as_str()) {
+        // It was taken out of the file; `platform remove` has it forgotten.
+        _ if platform.is_configured && !platform.is_owned && !is_here => {
+            ("not configured".to_owned(), Colour::Yellow)
+        }
         _ if platform.in_maintenance => ("maintenance".to_owned(), Colour::Grey),
         _ if !platform.is_active => ("inactive".to_owned(), Colour::Grey),
         // Whatever its last owner said of it.
@@ -219,7 +227,12 @@ fn lines(look: &Look, config: &Config, paint: Paint, seen: &Seen) -> Vec<String>
         "PLATFORM", "STATUS", "OWNER", "NEWEST", "LAG", "HOSTS", "VMS", "GAPS", "SINCE",
     ];
     let mut table = vec![header.map(|word| (word.to_owned(), Colour::Grey)).to_vec()];
-    table.extend(overview.platforms.iter().map(|platform| row(platform, overview)));
+    table.extend(
+        overview
+            .platforms
+            .iter()
+            .map(|platform| row(platform, overview, config)),
+    );
     let missing = config
         .platforms
         .iter()
@@ -282,9 +295,9 @@ fn lines(look: &Look, config: &Config, paint: Paint, seen: &Seen) -> Vec<String>
     lines
 }
 
-fn row(platform: &PlatformStanding, overview: &Overview) -> Vec<(String, Colour)> {
+fn row(platform: &PlatformStanding, overview: &Overview, config: &Config) -> Vec<(String, Colour)> {
     let plain = |text: String| (text, Colour::Green);
-    let (word, colour) = state(platform);
+    let (word, colour) = state(platform, config);
     let late = |seconds: Option<f64>| {
         let is_late = platform.is_owned && seconds.is_none_or(|seconds| seconds > LATE_SECONDS);
         if is_late { Colour::Yellow } else { Colour::Green }
@@ -359,7 +372,7 @@ fn cut(text: &str, width: usize) -> String {
     format!("{kept}\u{2026}")
 }
 
-fn json(look: &Look) -> Value {
+fn json(look: &Look, config: &Config) -> Value {
     let (probe, overview) = match &look.seen {
         Ok(seen) => seen,
         Err(error) => {
@@ -395,7 +408,7 @@ fn json(look: &Look) -> Value {
             } = platform;
             json!({
                 "name": name, "type": kind, "host": host, "source": if *is_configured { "config" } else { "registry" },
-                "active": is_active, "maintenance": in_maintenance, "state": state(platform).0, "status": status,
+                "active": is_active, "maintenance": in_maintenance, "state": state(platform, config).0, "status": status,
                 "class": class, "reason": reason, "since": since.to_string(), "version": version, "owner": owner,
                 "owned": is_owned, "hosts": n_hosts, "vms": n_vms, "running": n_live,
                 "newest_sample": newest.map(|newest| newest.to_string()), "newest_sample_age_seconds": newest_age_seconds,

@@ -5,11 +5,12 @@
 
 use std::io;
 use std::io::{IsTerminal, Write as _};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };
+use tokio::time::Instant;
 
 /// The colours that have a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

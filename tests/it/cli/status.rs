@@ -128,6 +128,10 @@ async fn status_shows_platforms_and_collectors_and_works_while_the_service_is_do
         text.contains("no collector") && text.contains("none runs"),
         "{text}"
     );
+    write_config(&rig, &config(&rig.database, ""));
+    let (code, text) = status("").await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("not configured"), "{text}");
 }
 
 #[test]
