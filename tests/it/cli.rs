@@ -61,7 +61,7 @@ async fn check_says_what_is_kept_of_outages_longer_than_an_hour() {
     for (spec, line, enabled) in [
         (
             esxi,
-            "5-minute statistics: no levels, kept 36 hours: 33 of 33 VM columns",
+            "5-minute statistics: no levels, kept 36 hours: all 33 VM columns",
             true,
         ),
         (disabled, "5-minute statistics are disabled", false),

@@ -93,11 +93,13 @@ impl FiveMinutes {
             } else {
                 kind
             };
-            lines.push(format!(
-                "5-minute statistics: {level}, kept {kept}: {} of {of} {table} columns: {}",
-                columns.len(),
-                columns.join(", ")
-            ));
+            let which = if columns.len() == *of {
+                format!("all {of} {table} columns")
+            } else {
+                let names = columns.join(", ");
+                format!("{} of {of} {table} columns: {names}", columns.len())
+            };
+            lines.push(format!("5-minute statistics: {level}, kept {kept}: {which}"));
             if !added_by_level_2.is_empty() {
                 lines.push(format!("level 2 would add: {}", added_by_level_2.join(", ")));
             }

@@ -114,6 +114,8 @@ pub(super) async fn hours_outage(stage: &mut Stage, dice: &mut Random) -> Result
     away(stage, End::Kill, outage).await?;
     tokio::time::sleep(after).await;
     stage.restart(End::Kill).await?;
+    // The samples at the old end of the ring go first: no time passes before they are fetched.
+    stage.recovered().await?;
     Ok(format!(
         "{} s away, killed again {} ms behind the start",
         outage.as_secs(),
