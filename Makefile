@@ -11,10 +11,10 @@ test_threads := $(or $(RUST_TEST_THREADS),6)
 # Runs a command against a private cluster, which stops with it, also after Ctrl-C.
 with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
 
-.PHONY: help setup private demo test interop drill fuzz lint bench bench-scale clean
+.PHONY: help setup private demo test interop drill deb package-test fuzz lint bench bench-scale clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what the others need, under target/: TimescaleDB, vcsim, promtool
 	@tests/support/setup
@@ -38,6 +38,23 @@ drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (
 	cargo build --locked --workspace --bins
 	@$(cluster) run drill cargo run --quiet --locked -p virt-collector-support --bin drill -- $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
 
+deb: ## the Debian package, in target/debian; also DEB_VERSION
+	@tests/support/setup deb
+	cargo build --release --locked -p virt-collector --bin virt-collector
+	@rm -rf target/package && mkdir -p target/package/share
+	@cp -r sql/bootstrap.sql $(wildcard sql/grafana systemd/*.rules.yml) target/package/share/
+	@tests/support/notices | gzip -9n >target/package/notices.gz
+	@target/release/virt-collector man >target/package/virt-collector.8
+	@target/release/virt-collector completions bash >target/package/virt-collector.bash
+	@target/release/virt-collector completions zsh >target/package/_virt-collector
+	@target/release/virt-collector completions fish >target/package/virt-collector.fish
+	target/setup/bin/cargo-deb --no-build --locked $(if $(DEB_VERSION),--deb-version $(DEB_VERSION))
+
+package-test: private deb ## install, run, upgrade, remove and purge the package in a Debian of its own, under systemd; needs root
+	@tests/support/setup root
+	cargo build --locked -p vsphere-simulator --bins
+	@$(cluster) run package tests/package/run
+
 fuzz: ## mutants of tests/fuzz against every decoder, SECONDS (600) each, all at once; findings go to target/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),600) cargo test --locked --lib fuzz_ -- --nocapture --test-threads 8
 
@@ -47,7 +64,7 @@ lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 	tests/support/deny
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny tests/interop/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny tests/support/notices tests/interop/run tests/package/run tests/package/boot systemd/debian/postinst systemd/debian/postrm; \
 	else echo "lint: the shell scripts are not checked: there is no shellcheck"; fi
 
 bench: setup ## criterion benches, then the end-to-end runs below benches/

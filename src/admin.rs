@@ -22,15 +22,18 @@ use tokio::sync::watch;
 use tower_service::Service as _;
 
 use crate::listen;
-use crate::listen::{Limits, Listening};
+use crate::listen::{Admitted, Limits, Listening};
 pub use crate::model::status::DatabaseHealth;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::Handle;
 
 /// All of them may come from one address: who asks is on this machine.
-const LIMITS: Limits = Limits {
-    connections: 64,
-    per_address: 64,
+const ADMITTED: Admitted = Admitted {
+    limits: Limits {
+        connections: 64,
+        per_address: 64,
+    },
+    proxies: Vec::new(),
 };
 
 /// Histograms and summaries grow until they are drained.
@@ -58,8 +61,7 @@ pub fn start(listener: TcpListener, shown: Shown, tasks: &Tasks) {
     let listening = Listening {
         name: "admin",
         listener,
-        limits: LIMITS,
-        proxies: Vec::new(),
+        admitted: watch::Sender::new(ADMITTED).subscribe(),
         tls: None,
     };
     let answer = move |request, _peer| {

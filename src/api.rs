@@ -41,30 +41,19 @@ pub mod server;
 
 use tokio::net::TcpListener;
 
-use crate::config;
 use crate::listen;
+use crate::listen::Listening;
 use crate::listen::tls::Tls;
-use crate::listen::{Limits, Listening};
 use crate::supervise::Tasks;
 
 pub use context::{Context, Parts};
 
 /// Serves until the tasks are asked to stop.
-pub fn start(
-    listener: TcpListener,
-    tls: Option<Tls>,
-    settings: &config::Api,
-    context: Context,
-    tasks: &Tasks,
-) {
+pub fn start(listener: TcpListener, tls: Option<Tls>, context: Context, tasks: &Tasks) {
     let listening = Listening {
         name: "api",
         listener,
-        limits: Limits {
-            connections: settings.limits.connections,
-            per_address: settings.limits.connections_per_address,
-        },
-        proxies: settings.trusted_proxies.clone(),
+        admitted: context.admitted(),
         tls,
     };
     let upkeep = context.clone();

@@ -3,6 +3,7 @@
 //! Start: configuration is valid → sockets are bound → READY → database and platforms connect, each in its own time,
 //! so that one that is away delays nobody. Stop: the collector withdraws, so that others take its platforms as they
 //! become free; polls finish and rows are flushed → sessions log out → leases are released → the endpoint closes.
+//! Meanwhile a new configuration is taken over as far as it can be ([`reload`]).
 //!
 //! Tasks: `database` (looks at its health), `collectors` (announces this one, looks at the others, and says which
 //! platforms to take and which to hand over), `registry` (says which platforms run here), `operations heard` (tells them
@@ -11,11 +12,12 @@
 mod fleet;
 pub mod platform;
 mod registry;
+mod reload;
 mod retention;
 mod status;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -33,7 +35,7 @@ use crate::error::Chain;
 use crate::ingest::rollups;
 use crate::ingest::writers::Writers;
 use crate::listen;
-use crate::listen::tls::{Tls, TlsError};
+use crate::listen::tls::{Certificate, Tls, TlsError};
 use crate::operate;
 use crate::registrar::Registrar;
 use crate::store;
@@ -49,7 +51,8 @@ use crate::vsphere;
 
 use fleet::Fleet;
 pub use platform::PlatformHandle;
-use registry::{Registry, Wanted};
+use registry::{Configured, Registry, Wanted};
+use reload::{Reload, Served};
 use retention::Retention;
 
 /// For one trial that the API was asked for; less than a request may take.
@@ -110,7 +113,7 @@ pub struct App {
     api_database: Database,
     reader: Reader,
     api_address: Option<std::net::SocketAddr>,
-    tls: Option<Tls>,
+    reload: Reload,
 }
 
 impl App {
@@ -119,12 +122,14 @@ impl App {
     /// # Errors
     /// When the settings cannot work, or the endpoint cannot listen.
     pub async fn start(config: Config, metrics: Handle) -> Result<Self, Error> {
+        let started = config.clone();
+        let configured = Configured::of(&config);
         let Config {
             memory,
             database,
             collection,
-            inventory,
-            retention: kept,
+            inventory: _,
+            retention,
             admin: endpoint,
             api: api_settings,
             log: _,
@@ -137,7 +142,8 @@ impl App {
         let address = listener.local_addr().unwrap_or(endpoint.listen);
         let (api_listener, tls) = match &api_settings {
             Some(api) => {
-                let tls = api.tls.as_ref().map(Tls::load).transpose()?;
+                let certificate = api.tls.as_ref().map(Certificate::read).transpose()?;
+                let tls = certificate.map(Tls::new);
                 (Some(listen::bind(api.listen, "api.listen").await?), tls)
             }
             None => (None, None),
@@ -165,43 +171,43 @@ impl App {
             &tasks,
         );
 
+        let (kept, kept_seen) = watch::channel(retention);
         let retention = Retention {
-            kept,
+            kept: kept_seen,
             database: database.clone(),
             health: health.clone(),
             metrics: RetentionMetrics::new(),
         };
         tasks.spawn("retention", retention.keep(tasks.stopping()));
 
+        let mut served = None;
         if let (Some(api), Some(listener)) = (&api_settings, api_listener) {
-            let context = api::Context::new(api::Parts {
+            let registrar = Registrar {
+                database: api_database.clone(),
+                keys: keys.file.clone(),
+                collection,
+                configured: platforms.clone(),
+                trial_deadline: TRIAL_DEADLINE,
+            };
+            let parts = api::Parts {
                 database: api_database.clone(),
                 reader: reader.clone(),
-                registrar: Registrar {
-                    database: api_database.clone(),
-                    keys: keys.file.clone(),
-                    collection: collection.clone(),
-                    configured: platforms.clone(),
-                    trial_deadline: TRIAL_DEADLINE,
-                },
                 keys: keys.file.clone(),
                 health: health.clone(),
-                limits: api.limits,
-                proxies: api.trusted_proxies.clone(),
                 tasks: tasks.clone(),
-            });
-            api::start(listener, tls.clone(), api, context, &tasks);
+            };
+            let context = api::Context::new(parts, api, registrar);
+            api::start(listener, tls.clone(), context.clone(), &tasks);
             if let Some(address) = api_address {
                 tracing::info!(%address, tls = tls.is_some(), "the admin API listens");
             }
+            served = Some(Served { context, tls });
         }
 
         let (standing_sender, standing) = watch::channel(Standing::default());
         let (asked_sender, asked) = watch::channel(0);
         let (names_sender, names) = watch::channel(BTreeSet::new());
         let shared = fleet::Shared {
-            collection,
-            attributes: inventory.custom_attributes,
             database: database.clone(),
             database_health: health.clone(),
             writers: Writers::new(database.clone()),
@@ -215,7 +221,7 @@ impl App {
         };
         let fleet = Arc::new(Fleet::new(shared, names_sender));
         for platform in &platforms {
-            let wanted = Wanted::configured(platform.clone());
+            let wanted = Wanted::configured(platform.clone(), Arc::clone(&configured.way));
             fleet.try_settings(&wanted).map_err(|source| Error::Platform {
                 name: platform.name.clone(),
                 source,
@@ -231,8 +237,9 @@ impl App {
         };
         tasks.spawn("collectors", place.keep(tasks.stopping()));
         let n_platforms = platforms.len();
+        let (configured_sender, configured) = watch::channel(configured);
         let registry = Registry {
-            configured: platforms,
+            configured,
             keys: keys.file,
             database: database.clone(),
             health: health.clone(),
@@ -244,7 +251,15 @@ impl App {
             operate::hear(database.clone(), asked_sender, tasks.stopping()),
         );
         tasks.spawn("registry", registry.keep(tasks.stopping()));
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_configured = n_platforms, "started");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, n_platforms, "started");
+        let reload = Reload {
+            current: Mutex::new(started.clone()),
+            started,
+            configured: configured_sender,
+            kept,
+            fleet: Arc::clone(&fleet),
+            api: served,
+        };
         Ok(Self {
             tasks,
             fleet,
@@ -254,7 +269,7 @@ impl App {
             api_database,
             reader,
             api_address,
-            tls,
+            reload,
         })
     }
 
@@ -264,16 +279,12 @@ impl App {
         self.api_address
     }
 
-    /// Reads again what may change while the service runs: the certificate of the admin API. One that cannot be used
-    /// leaves the one before.
-    pub fn reload(&self) {
-        match self.tls.as_ref().map(Tls::reload) {
-            Some(Ok(())) => tracing::info!("the certificate of the admin API is read again"),
-            Some(Err(error)) => {
-                tracing::error!(error = %Chain(&error), "the certificate of the admin API stays the one before");
-            }
-            None => tracing::info!("nothing to read again: the admin API has no certificate"),
-        }
+    /// Takes over what may change while the service runs; a warning says what of it waits for the next start.
+    ///
+    /// # Errors
+    /// When something in it cannot work, as at a start; then the configuration before stays in force, all of it.
+    pub fn reload(&self, config: Config) -> Result<(), Error> {
+        self.reload.take_over(config)
     }
 
     /// Where the endpoint listens.
@@ -407,7 +418,7 @@ impl Place {
             match looked {
                 Ok(()) => failing = false,
                 // Told once per trouble; the leases are kept by loops of their own.
-                Err(error) if !failing => {
+                Err(error) if !failing && !error.is_outage() => {
                     failing = true;
                     tracing::warn!(error = %Chain(&error), "cannot look at the other collectors; trying again");
                 }

@@ -17,13 +17,16 @@ macro_rules! say {
 }
 
 mod check;
+mod completions;
 mod gaps;
 mod key;
 mod migrate;
 mod password;
 mod platform;
 mod run;
+mod status;
 mod sync;
+mod terminal;
 mod token;
 mod vm;
 
@@ -62,24 +65,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Collect, until SIGTERM or SIGINT. This is what the service runs.
+    // Each says of itself what it does, in its own file.
     Run(run::Run),
-    /// Try the configuration: database, schema, and each platform with its password and certificate.
     Check(check::Check),
-    /// What is missing and why; whether the chain of samples holds
     Gaps(gaps::Gaps),
-    // Its own words, which say how a key is replaced.
     Key(key::Key),
-    /// Bring the database's schema to this version.
     Migrate(migrate::Migrate),
-    /// The vCenters and ESXi hosts that are collected: add, list, show, edit, test, remove, pause
     Platform(Box<platform::Platform>),
-    /// Have a platform's inventory read now
+    Status(status::Status),
     Sync(sync::Sync),
-    /// Who may use the admin API: create, list, revoke
     Token(token::Token),
-    /// VMs through the admin API: list, show, power, snapshots
     Vm(vm::Vm),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(completions::Manual),
 }
 
 /// Where the configuration is.
@@ -189,9 +188,12 @@ pub fn main() -> ExitCode {
         Command::Key(command) => command.execute(),
         Command::Migrate(command) => command.execute(),
         Command::Platform(command) => command.execute(),
+        Command::Status(command) => command.execute(),
         Command::Sync(command) => command.execute(),
         Command::Token(command) => command.execute(),
         Command::Vm(command) => command.execute(),
+        Command::Completions(command) => command.execute(),
+        Command::Man(command) => command.execute(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -43,6 +43,7 @@ use crate::store::Pinned;
 use crate::store::lease::Lease;
 use crate::supervise::trigger::Triggered;
 use crate::telemetry::metrics::PlatformMetrics;
+use crate::telemetry::seldom::Seldom;
 use crate::units::Stamp;
 use crate::vsphere;
 use crate::vsphere::About;
@@ -216,6 +217,7 @@ impl Discovery {
         let seed = u64::try_from(self.lease.platform.0).unwrap_or(1);
         let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_WAIT, seed);
         let mut state = State::default();
+        let mut told = Seldom::default();
         loop {
             let result = tokio::select! {
                 // Whatever is on the server ends with the session, which is logged out.
@@ -230,7 +232,12 @@ impl Discovery {
                     stopping.cancelled().await;
                     return;
                 }
-                tracing::warn!(error = %Chain(error), "cannot store the inventory; trying again");
+                if !error.is_outage()
+                    && let Some(repeated) = told.due((), Instant::now())
+                {
+                    let repeated = (repeated > 0).then_some(repeated);
+                    tracing::warn!(error = %Chain(error), repeated, "cannot store the inventory; trying again");
+                }
             }
             let wait = self.wait(&error, &mut backoff);
             self.health.send_replace(Health::Failed(Arc::new(error)));

@@ -31,12 +31,14 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::config::Network;
 use crate::error::Chain;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::ConnectionMetrics;
+use crate::telemetry::seldom::Seldom;
 
 use patient::Patient;
 use tls::Tls;
@@ -74,6 +76,15 @@ pub struct Limits {
     pub per_address: usize,
 }
 
+/// Who may connect; may change while it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// How many connections.
+    pub limits: Limits,
+    /// Where all connections come from a few proxies, the limit per address is not for those.
+    pub proxies: Vec<Network>,
+}
+
 /// Nobody can listen there.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}; choose another {key}")]
@@ -102,10 +113,8 @@ pub struct Listening {
     pub name: &'static str,
     /// The socket.
     pub listener: TcpListener,
-    /// How many connections.
-    pub limits: Limits,
-    /// Where all connections come from a few proxies, the limit per address is not for those.
-    pub proxies: Vec<Network>,
+    /// Who may connect.
+    pub admitted: watch::Receiver<Admitted>,
     /// TLS, where it is spoken.
     pub tls: Option<Tls>,
 }
@@ -134,32 +143,44 @@ where
     let Listening {
         name,
         listener,
-        limits,
-        proxies,
+        mut admitted,
         tls,
     } = listening;
     let metrics = ConnectionMetrics::new(name);
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut now = admitted.borrow_and_update().clone();
+    let mut places = Arc::new(Semaphore::new(now.limits.connections));
     let addresses = Addresses::default();
+    let mut told = Seldom::default();
     let stopping = tasks.stopping();
     loop {
         let accepted = tokio::select! {
             () = stopping.cancelled() => return,
+            // Connections that stand are counted by the number of places that they came under.
+            Ok(()) = admitted.changed() => {
+                let before = std::mem::replace(&mut now, admitted.borrow_and_update().clone());
+                if before.limits.connections != now.limits.connections {
+                    places = Arc::new(Semaphore::new(now.limits.connections));
+                }
+                continue;
+            }
             accepted = next(&places, &listener) => accepted,
         };
         let (place, stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(endpoint = name, error = %Chain(&error), "cannot accept a connection");
+                if let Some(repeated) = told.due((), Instant::now()) {
+                    let repeated = (repeated > 0).then_some(repeated);
+                    tracing::warn!(endpoint = name, error = %Chain(&error), repeated, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
         };
         let address = peer.ip().to_canonical();
-        let most = if proxies.iter().any(|proxy| proxy.contains(address)) {
-            limits.connections
+        let most = if now.proxies.iter().any(|proxy| proxy.contains(address)) {
+            now.limits.connections
         } else {
-            limits.per_address
+            now.limits.per_address
         };
         let Some(counted) = addresses.enter(address, most) else {
             metrics.refused("address");
@@ -228,7 +249,7 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, error = %Chain(&error), "connection ended");
+        tracing::debug!(client = %peer, error = %Chain(&error), "connection ended");
     }
 }
 
@@ -275,7 +296,6 @@ mod tests {
     use bytes::Bytes;
     use http_body_util::Full;
     use tokio::io::AsyncWriteExt as _;
-    use tokio::time::Instant;
 
     use super::*;
 

@@ -99,7 +99,7 @@ impl Operate {
                 Some(Ok(open)) => open,
                 Some(Err(error)) => {
                     // Told once per trouble.
-                    if !std::mem::replace(&mut failing, true) {
+                    if !error.is_outage() && !std::mem::replace(&mut failing, true) {
                         tracing::warn!(error = %Chain(&error), "cannot read the queue of operations; trying again");
                     }
                     look_at = Instant::now() + LOOK;
@@ -195,7 +195,8 @@ pub async fn hear(database: Database, asked: watch::Sender<u64>, stopping: Cance
                     Some(new)
                 }
                 Err(error) => {
-                    if std::mem::replace(&mut failing, true) || error.class() == Class::Schema {
+                    let is_told = error.is_outage() || error.class() == Class::Schema;
+                    if std::mem::replace(&mut failing, true) || is_told {
                         tracing::debug!(error = %Chain(&error), "cannot listen for operations");
                     } else {
                         tracing::warn!(error = %Chain(&error), "cannot listen for operations; looking every {} s", LOOK.as_secs());

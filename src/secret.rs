@@ -6,6 +6,7 @@
 //!
 //! | part | one job |
 //! |---|---|
+//! | `credential` | the copy of a file that systemd hands over |
 //! | `file` | a password on the first line of a file |
 //! | `seal` | one key: a text into an envelope for one place of the database, and back |
 //! | `key_ring` | several keys, one of which seals; all of them open |
@@ -15,6 +16,7 @@
 //!
 //! Invariant: no error of this module holds a secret or a part of one.
 
+mod credential;
 mod file;
 pub mod key_file;
 mod key_ring;

@@ -21,6 +21,8 @@
 //! | [`reading`] | the inventory as the API shows it, page by page |
 //! | [`watermark`] | the newest stored sample of each entity |
 //! | [`gap`] | gap rows as work of the back-fill lane |
+//! | [`overview`] | how everything stands, for `status` |
+//! | [`examine`] | what an account may do, for `check` |
 //! | [`reader`] | accounts that read, for dashboards and people |
 //! | [`retention`] | what is kept how long, what is dropped, what is compressed |
 //! | [`wipe`] | everything of one platform, gone |
@@ -39,11 +41,13 @@ mod connect;
 pub mod copy;
 pub mod credential;
 mod error;
+mod examine;
 pub mod gap;
 pub mod inventory;
 pub mod lease;
 pub mod migrate;
 pub mod operation;
+pub mod overview;
 mod probe;
 pub mod reader;
 pub mod reading;
@@ -55,9 +59,10 @@ mod types;
 pub mod watermark;
 pub mod wipe;
 
-pub use connect::{Database, Listener, Settings};
+pub use connect::{Database, Listener, Settings, Transport};
 pub use copy::{Flush, Writer, Written};
 pub use error::{Cause, Class, Error, Refusal};
+pub use examine::Examined;
 pub use inventory::Pinned;
 pub use lease::{FENCE_SQL, LEASE_TTL, Lease, Owner};
 pub use probe::{Edition, LEAST_POSTGRES, LEAST_TIMESCALE, Probe, SchemaState};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -18,6 +18,8 @@ use crate::api::problem::Problem;
 use crate::api::rights::{Role, Route};
 use crate::config;
 use crate::error::Chain;
+use crate::listen;
+use crate::listen::Admitted;
 use crate::model::status::DatabaseHealth;
 use crate::registrar::Registrar;
 use crate::store::Database;
@@ -52,14 +54,8 @@ pub struct Parts {
     pub reader: Reader,
     /// The key ring that tokens are tied with.
     pub keys: PathBuf,
-    /// Changes platforms.
-    pub registrar: Registrar,
     /// The database's health.
     pub health: watch::Receiver<DatabaseHealth>,
-    /// Limits of the configuration.
-    pub limits: config::ApiLimits,
-    /// Proxies whose word about addresses is taken.
-    pub proxies: Vec<config::Network>,
     /// Whoever waits for the end of requests that change something.
     pub tasks: Tasks,
 }
@@ -71,6 +67,10 @@ pub struct Context(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
+    /// What a new configuration may change.
+    current: RwLock<Current>,
+    /// Who may connect.
+    admitted: watch::Sender<Admitted>,
     tokens: Tokens,
     metrics: ApiMetrics,
     limits: Limits,
@@ -78,6 +78,22 @@ struct Shared {
     waiting: Arc<Semaphore>,
     /// Grows with each operation that ends.
     ends: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Current {
+    registrar: Arc<Registrar>,
+    limits: config::ApiLimits,
+}
+
+fn admitted(limits: &config::ApiLimits, proxies: &[config::Network]) -> Admitted {
+    Admitted {
+        limits: listen::Limits {
+            connections: limits.connections,
+            per_address: limits.connections_per_address,
+        },
+        proxies: proxies.to_vec(),
+    }
 }
 
 /// Each limit with whom it counts.
@@ -93,17 +109,27 @@ pub(super) struct Limits {
 impl Context {
     /// From its parts.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: Parts, api: &config::Api, registrar: Registrar) -> Self {
+        let config::Api {
+            limits: configured,
+            trusted_proxies,
+            ..
+        } = api;
         let limits = Limits {
-            of_address: Limit::per_second(parts.limits.requests_per_second),
-            of_token: Limit::per_second(parts.limits.requests_per_second),
+            of_address: Limit::per_second(configured.requests_per_second),
+            of_token: Limit::per_second(configured.requests_per_second),
             failures: Limit::per_minute(FAILURES_PER_MINUTE),
-            actions: Limit::per_minute(parts.limits.actions_per_minute),
+            actions: Limit::per_minute(configured.actions_per_minute),
             denials: Limit::per_minute(DENIALS_PER_MINUTE),
         };
         let tokens = Tokens::new(parts.database.clone(), parts.keys.clone());
         Self(Arc::new(Shared {
             parts,
+            current: RwLock::new(Current {
+                registrar: Arc::new(registrar),
+                limits: *configured,
+            }),
+            admitted: watch::Sender::new(admitted(configured, trusted_proxies)),
             tokens,
             metrics: ApiMetrics::new(),
             limits,
@@ -111,6 +137,54 @@ impl Context {
             waiting: Arc::new(Semaphore::new(WAITING)),
             ends: watch::Sender::new(0),
         }))
+    }
+
+    /// Takes over what a new configuration changes, for requests and connections from now on. Whoever has asked too
+    /// often starts anew under another limit.
+    pub fn take_over(
+        &self,
+        api: &config::Api,
+        platforms: &[config::Platform],
+        collection: &config::Collection,
+    ) {
+        let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.registrar = Arc::new(Registrar {
+            collection: collection.clone(),
+            configured: platforms.to_vec(),
+            ..Registrar::clone(&current.registrar)
+        });
+        let before = std::mem::replace(&mut current.limits, api.limits);
+        drop(current);
+        if before.requests_per_second != api.limits.requests_per_second {
+            self.0
+                .limits
+                .of_address
+                .change_to_per_second(api.limits.requests_per_second);
+            self.0
+                .limits
+                .of_token
+                .change_to_per_second(api.limits.requests_per_second);
+        }
+        if before.actions_per_minute != api.limits.actions_per_minute {
+            self.0
+                .limits
+                .actions
+                .change_to_per_minute(api.limits.actions_per_minute);
+        }
+        let new = admitted(&api.limits, &api.trusted_proxies);
+        self.0.admitted.send_if_modified(|now| {
+            let is_new = *now != new;
+            *now = new;
+            is_new
+        });
+    }
+
+    pub(super) fn admitted(&self) -> watch::Receiver<Admitted> {
+        self.0.admitted.subscribe()
+    }
+
+    fn current<T>(&self, read: impl FnOnce(&Current) -> T) -> T {
+        read(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The database, for what writes and for what is read before.
@@ -133,8 +207,8 @@ impl Context {
 
     /// Changes platforms.
     #[must_use]
-    pub fn registrar(&self) -> &Registrar {
-        &self.0.parts.registrar
+    pub fn registrar(&self) -> Arc<Registrar> {
+        self.current(|current| Arc::clone(&current.registrar))
     }
 
     /// The key ring's file.
@@ -145,8 +219,8 @@ impl Context {
 
     /// Limits of the configuration.
     #[must_use]
-    pub fn configured(&self) -> &config::ApiLimits {
-        &self.0.parts.limits
+    pub fn configured(&self) -> config::ApiLimits {
+        self.current(|current| current.limits)
     }
 
     /// What the API counts.
@@ -155,8 +229,10 @@ impl Context {
         &self.0.metrics
     }
 
-    pub(super) fn proxies(&self) -> &[config::Network] {
-        &self.0.parts.proxies
+    /// True for a proxy whose word about addresses is taken.
+    pub(super) fn is_proxy(&self, address: IpAddr) -> bool {
+        let admitted = self.0.admitted.borrow();
+        admitted.proxies.iter().any(|proxy| proxy.contains(address))
     }
 
     pub(super) fn tasks(&self) -> &Tasks {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
@@ -25,10 +25,23 @@ const MOST: usize = 10_000;
 
 /// So many at once, and how they come back.
 #[derive(Debug)]
-pub struct Limit<K> {
+pub struct Limit<K>(Mutex<Counting<K>>);
+
+#[derive(Debug)]
+struct Counting<K> {
     quota: Quota,
-    callers: Mutex<HashMap<K, Caller>>,
+    callers: HashMap<K, Caller>,
     others: DefaultDirectRateLimiter,
+}
+
+impl<K> Counting<K> {
+    fn new(quota: Quota) -> Self {
+        Self {
+            quota,
+            callers: HashMap::new(),
+            others: RateLimiter::direct(quota),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -41,21 +54,27 @@ impl<K: Hash + Eq> Limit<K> {
     /// `n` a second, twice as many at once.
     #[must_use]
     pub fn per_second(n: u32) -> Self {
-        Self::new(Quota::per_second(at_least_one(n)).allow_burst(at_least_one(n.saturating_mul(2))))
+        Self(Mutex::new(Counting::new(quota_per_second(n))))
     }
 
     /// `n` a minute, all of them at once if need be.
     #[must_use]
     pub fn per_minute(n: u32) -> Self {
-        Self::new(Quota::per_minute(at_least_one(n)))
+        Self(Mutex::new(Counting::new(Quota::per_minute(at_least_one(n)))))
     }
 
-    fn new(quota: Quota) -> Self {
-        Self {
-            quota,
-            callers: Mutex::default(),
-            others: RateLimiter::direct(quota),
-        }
+    /// Another limit from now on; everybody starts anew.
+    pub fn change_to_per_second(&self, n: u32) {
+        *self.locked() = Counting::new(quota_per_second(n));
+    }
+
+    /// As above, a minute.
+    pub fn change_to_per_minute(&self, n: u32) {
+        *self.locked() = Counting::new(Quota::per_minute(at_least_one(n)));
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Counting<K>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one.
@@ -63,13 +82,18 @@ impl<K: Hash + Eq> Limit<K> {
     /// # Errors
     /// With the time to wait, where there were too many.
     pub fn take(&self, key: K) -> Result<(), Duration> {
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counting = self.locked();
+        let Counting {
+            quota,
+            callers,
+            others,
+        } = &mut *counting;
         let last = Instant::now();
         if callers.len() >= MOST && !callers.contains_key(&key) {
-            return check(&self.others);
+            return check(others);
         }
         let caller = callers.entry(key).or_insert_with(|| Caller {
-            limiter: RateLimiter::direct(self.quota),
+            limiter: RateLimiter::direct(*quota),
             last,
         });
         caller.last = last;
@@ -78,7 +102,7 @@ impl<K: Hash + Eq> Limit<K> {
 
     /// Forgets whoever may ask as often as one that never did.
     pub fn forget_the_quiet(&self) {
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let callers = &mut self.locked().callers;
         callers.retain(|_, caller| caller.last.elapsed() < QUIET);
         callers.shrink_to_fit();
     }
@@ -88,6 +112,11 @@ fn check(limiter: &DefaultDirectRateLimiter) -> Result<(), Duration> {
     limiter
         .check()
         .map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
+}
+
+/// `n` a second, twice as many at once.
+fn quota_per_second(n: u32) -> Quota {
+    Quota::per_second(at_least_one(n)).allow_burst(at_least_one(n.saturating_mul(2)))
 }
 
 fn at_least_one(n: u32) -> NonZeroU32 {
@@ -125,7 +154,7 @@ mod tests {
         let limit = Limit::per_minute(5);
         limit.take(0).unwrap();
         let refused = (1..3 * MOST).filter(|n| limit.take(*n).is_err()).count();
-        assert_eq!(limit.callers.lock().unwrap().len(), MOST);
+        assert_eq!(limit.locked().callers.len(), MOST);
         assert!(refused >= 2 * MOST - 10, "{refused}");
         assert_eq!(
             limit.take(0),
@@ -135,7 +164,7 @@ mod tests {
         tokio::time::advance(QUIET).await;
         limit.take(1).unwrap();
         limit.forget_the_quiet();
-        assert_eq!(limit.callers.lock().unwrap().len(), 1);
+        assert_eq!(limit.locked().callers.len(), 1);
     }
 
     #[test]

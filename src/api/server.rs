@@ -27,7 +27,6 @@ use crate::api::limit::neighbourhood;
 use crate::api::problem::{Problem, Unwritten};
 use crate::api::rights;
 use crate::api::routes;
-use crate::config::Network;
 use crate::listen;
 use crate::telemetry::metrics::{ApiMetrics, Denied};
 use crate::telemetry::seldom::Seldom;
@@ -84,7 +83,9 @@ impl Server {
         let request = request.map(Body::new);
         let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
         let incoming = Incoming {
-            client: client_address(request.headers(), peer.ip(), self.context.proxies()),
+            client: client_address(request.headers(), peer.ip(), |address| {
+                self.context.is_proxy(address)
+            }),
             request_id: RequestId::of(given),
         };
         let span = tracing::debug_span!("request", request_id = incoming.request_id.as_str());
@@ -187,14 +188,14 @@ impl Server {
 
     fn tell(&self, problem: &Problem, request_id: &str, route: &str) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept_back) = told.due(problem.code(), Instant::now()) {
+        if let Some(repeated) = told.due(problem.code(), Instant::now()) {
             let error = problem.cause().unwrap_or(problem.detail());
             tracing::warn!(
                 request_id,
                 route,
                 code = problem.code(),
                 error,
-                kept_back,
+                repeated = (repeated > 0).then_some(repeated),
                 "a request failed"
             );
         }
@@ -231,8 +232,7 @@ fn with_slash(uri: &Uri) -> Option<Uri> {
 
 /// Who is behind the proxies that are trusted: the last address that none of them has. What a stranger writes into the
 /// header stands further left.
-fn client_address(headers: &HeaderMap, peer: IpAddr, proxies: &[Network]) -> IpAddr {
-    let is_proxy = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
+fn client_address(headers: &HeaderMap, peer: IpAddr, is_proxy: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer.to_canonical();
     let told: Vec<&str> = headers
         .get_all(FORWARDED_FOR)
@@ -255,6 +255,7 @@ fn client_address(headers: &HeaderMap, peer: IpAddr, proxies: &[Network]) -> IpA
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Network;
 
     #[test]
     fn only_trusted_proxies_say_where_a_request_comes_from() {
@@ -276,7 +277,8 @@ mod tests {
             for value in forwarded {
                 headers.append(FORWARDED_FOR, value.parse().unwrap());
             }
-            let found = client_address(&headers, peer.parse().unwrap(), &proxies);
+            let is_proxy = |address| proxies.iter().any(|proxy| proxy.contains(address));
+            let found = client_address(&headers, peer.parse().unwrap(), is_proxy);
             assert_eq!(found.to_string(), client, "{peer} {forwarded:?}");
         }
     }

@@ -16,7 +16,7 @@ use super::registry::Wanted;
 use crate::admin::DatabaseHealth;
 use crate::budget::Budget;
 use crate::clock::WallClock;
-use crate::config::{Collection, Trust};
+use crate::config::Trust;
 use crate::ingest::rollups;
 use crate::ingest::writers::Writers;
 use crate::model::status::PlatformState;
@@ -33,9 +33,6 @@ const STOP_DEADLINE: Duration = Duration::from_secs(38);
 /// What every platform is given.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) collection: Collection,
-    /// Custom attributes that are stored.
-    pub(super) attributes: Vec<String>,
     pub(super) database: Database,
     pub(super) database_health: watch::Receiver<DatabaseHealth>,
     pub(super) writers: Writers,
@@ -95,7 +92,7 @@ impl Fleet {
 
     /// Whether trust settings can work, which is the operator's to mend before anything starts.
     pub(super) fn try_settings(&self, wanted: &Wanted) -> Result<(), vsphere::Error> {
-        let options = vsphere::Options::new(&wanted.platform, &self.shared.collection);
+        let options = vsphere::Options::new(&wanted.platform, &wanted.way.collection);
         Vsphere::new(options).map(|_| ())
     }
 
@@ -110,8 +107,6 @@ impl Fleet {
             );
         }
         let Shared {
-            collection,
-            attributes,
             database,
             database_health,
             writers,
@@ -125,8 +120,8 @@ impl Fleet {
         } = &self.shared;
         let (platform, handle) = Platform::new(Parts {
             wanted: wanted.clone(),
-            collection: collection.clone(),
-            attributes: attributes.clone(),
+            collection: wanted.way.collection.clone(),
+            attributes: wanted.way.attributes.clone(),
             database: database.clone(),
             database_health: database_health.clone(),
             writers: writers.clone(),

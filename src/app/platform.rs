@@ -240,15 +240,19 @@ impl Platform {
     async fn lease(&self, stopping: &CancellationToken) -> Option<Lease> {
         let mut standing = self.parts.standing.clone();
         let mut told = false;
+        let mut failing = false;
         while !stopping.is_cancelled() {
             self.turn();
             if self.is_due(&mut standing, stopping).await {
                 match self.try_lease().await {
                     Ok(Some(lease)) => return Some(lease),
-                    Ok(None) => {}
-                    Err(error) => {
+                    Ok(None) => failing = false,
+                    // Told once per trouble.
+                    Err(error) if !failing && !error.is_outage() => {
+                        failing = true;
                         tracing::warn!(error = %Chain(&error), "cannot take the platform; trying again");
                     }
+                    Err(error) => tracing::debug!(error = %Chain(&error), "cannot take the platform"),
                 }
                 tokio::select! {
                     () = stopping.cancelled() => return None,
@@ -569,11 +573,14 @@ impl Renewal {
                     return;
                 }
                 // Told once per outage: the database's own loop tells when it is over.
-                Err(error) if !failing => {
+                Err(error) if !failing && !error.is_outage() => {
                     failing = true;
                     tracing::warn!(error = %Chain(&error), "cannot renew the lease; trying again");
                 }
-                Err(error) => tracing::debug!(error = %Chain(&error), "cannot renew the lease"),
+                Err(error) => {
+                    failing = true;
+                    tracing::debug!(error = %Chain(&error), "cannot renew the lease");
+                }
             }
         }
     }

@@ -31,7 +31,8 @@ const AGAIN: Duration = Duration::from_secs(600);
 /// The task and what it knows.
 #[derive(Debug)]
 pub(super) struct Retention {
-    pub(super) kept: config::Retention,
+    /// Changes when the configuration is read again.
+    pub(super) kept: watch::Receiver<config::Retention>,
     pub(super) database: Database,
     pub(super) health: watch::Receiver<DatabaseHealth>,
     pub(super) metrics: RetentionMetrics,
@@ -56,6 +57,12 @@ impl Retention {
                 self.tell(&mut told).await;
                 let is_time = tokio::select! {
                     () = tokio::time::sleep_until(next) => true,
+                    Ok(()) = self.kept.changed() => {
+                        // Time to mend what was not meant.
+                        next = next.max(Instant::now() + FIRST);
+                        told = None;
+                        false
+                    }
                     // Down, and up again: what is there then may be another edition or version.
                     down = self.health.wait_for(|health| *health != DatabaseHealth::Up) => {
                         if down.is_err() {
@@ -77,7 +84,8 @@ impl Retention {
 
     /// Says how compression stands, once for each change.
     async fn tell(&self, told: &mut Option<Compression>) {
-        match self.database.set_retention(&self.kept).await {
+        let kept = *self.kept.borrow();
+        match self.database.set_retention(&kept).await {
             Ok(compression) if *told == Some(compression) => {}
             Ok(compression) => {
                 *told = Some(compression);
@@ -87,7 +95,7 @@ impl Retention {
                     hour,
                     day,
                     compress_after,
-                } = self.kept;
+                } = kept;
                 if compression == Compression::On {
                     tracing::info!(%raw, %five_minutes, %hour, %day, %compress_after, "kept; {compression}");
                 } else {
@@ -100,7 +108,8 @@ impl Retention {
 
     /// One turn; how long until the next.
     async fn turn(&self) -> Duration {
-        match self.database.drop_expired(&self.kept).await {
+        let kept = *self.kept.borrow();
+        match self.database.drop_expired(&kept).await {
             Ok(Some(turn)) => {
                 self.count(&turn);
                 if turn.delayed.is_empty() { INTERVAL } else { AGAIN }

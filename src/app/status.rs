@@ -99,7 +99,7 @@ fn tell(before: Option<&PlatformStatus>, now: &PlatformStatus) {
             if before.is_none_or(|before| before.state != now.state) {
                 tracing::error!(
                     class = class.as_str(),
-                    reason = now.reason.as_deref().unwrap_or_default(),
+                    error = now.reason.as_deref().unwrap_or_default(),
                     "platform in error; trying again"
                 );
             }

@@ -1,35 +1,33 @@
 //! `virt-collector check`: tries everything that the configuration names, one line per thing, a fix for each failure.
+//!
+//! | part | tries |
+//! |---|---|
+//! | [`here`] | what is on this machine: files of secrets, the key ring, addresses to listen on |
+//! | [`database`] | the database, from the connection to the rights of the account |
+//! | [`platform`] | one platform, from the connection to its counters |
+//! | [`statistics`] | what it keeps for outages that are longer than an hour |
+//!
+//! Each part adds lines to the [`Report`], which prints them as they come. What depends on something that failed is not
+//! tried, and has no line.
 
-use std::path::Path;
-use std::time::Duration;
+mod database;
+mod here;
+mod platform;
+mod statistics;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::terminal::{Colour, Paint};
 use super::{ConfigFile, Failure, Output, block_on, counted};
-use crate::clock::SystemClock;
-use crate::clock::WallClock as _;
-use crate::config;
 use crate::config::Config;
-use crate::config::Keep;
-use crate::config::{Password, Trust};
 use crate::error::Chain;
-use crate::model::columns::Column;
-use crate::model::ids::EntityKind;
-use crate::store;
-use crate::store::Database;
-use crate::store::Edition;
-use crate::store::Owner;
-use crate::store::Settings;
-use crate::store::registry::Source;
-use crate::store::retention::{Compression, InForce};
-use crate::vsphere;
-use crate::vsphere::Trial;
+use crate::store::{Owner, Settings};
 
-/// For one platform: login, hosts and VMs, counters.
-const PLATFORM_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) use platform::trial_sentence;
+use statistics::FiveMinutes;
 
-/// Try the configuration: database, schema, and each platform with its password and certificate.
+/// Try the configuration: files, database, schema, and each platform with its password and certificate.
 ///
 /// Changes nothing. Prints one line per thing; a failure says what to do. Exits with 0 when all is well, 78 when the
 /// configuration itself is wrong, 1 otherwise.
@@ -42,14 +40,48 @@ pub(super) struct Check {
     output: Output,
 }
 
+/// How something fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, and somebody should know this.
+    Note,
+    /// It does not work; the message says what to do.
+    Failed,
+}
+
+impl Level {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Failed => "FAILED",
+        }
+    }
+
+    const fn colour(self) -> Colour {
+        match self {
+            Self::Ok => Colour::Green,
+            Self::Note => Colour::Yellow,
+            Self::Failed => Colour::Red,
+        }
+    }
+}
+
 /// One thing that was tried.
 #[derive(Debug, Serialize)]
 struct Tried {
-    /// `config`, `database`, or a platform's name.
+    /// `config`, `database`, `keys`, `admin`, `api`, or a platform's name.
     name: String,
-    ok: bool,
+    /// What of it.
+    thing: &'static str,
+    level: Level,
     /// What was found, or what is wrong and what to do.
     message: String,
+    /// False where it failed, for programs that want to know no more.
+    ok: bool,
     /// For a platform in error: unreachable, tls, auth, permission, timeout or identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'static str>,
@@ -58,281 +90,146 @@ struct Tried {
     five_minute_statistics: Option<FiveMinutes>,
 }
 
-/// The 5-minute statistics of a platform.
-#[derive(Debug, Serialize)]
-struct FiveMinutes {
-    enabled: bool,
-    /// Unset where there are no levels.
-    level: Option<u8>,
-    kept_seconds: u64,
-    columns: Vec<Columns>,
-}
-
-/// What they hold of one table.
-#[derive(Debug, Serialize)]
-struct Columns {
-    /// `host` or `vm`.
-    kind: &'static str,
-    /// Columns of samples.
-    of: usize,
-    kept: Vec<&'static str>,
-    added_by_level_2: Vec<&'static str>,
-}
-
-impl FiveMinutes {
-    fn of(trial: &Trial) -> Self {
-        let Some(rollups) = &trial.rollups else {
-            return Self {
-                enabled: false,
-                level: None,
-                kept_seconds: 0,
-                columns: Vec::new(),
-            };
-        };
-        let columns = EntityKind::ALL.into_iter().rev().map(|kind| {
-            let added = rollups.added_by_level_two.iter();
-            Columns {
-                kind: kind.as_str(),
-                of: Column::of(kind).len(),
-                kept: rollups.counters.columns(kind),
-                added_by_level_2: added
-                    .filter(|(of, _)| *of == kind)
-                    .map(|(_, column)| *column)
-                    .collect(),
-            }
-        });
-        Self {
-            enabled: true,
-            level: rollups.level,
-            kept_seconds: rollups.kept.as_secs(),
-            columns: columns.collect(),
-        }
-    }
-
-    /// For people, one line for each table.
-    fn lines(&self) -> Vec<String> {
-        if !self.enabled {
-            return vec![
-                "5-minute statistics are disabled: what is missing for longer than an hour cannot be had; \
-                 enable them in vCenter's general settings, Statistics"
-                    .to_owned(),
-            ];
-        }
-        let level = self
-            .level
-            .map_or_else(|| "no levels".to_owned(), |level| format!("level {level}"));
-        let days = self.kept_seconds / 86_400;
-        let kept = if self.kept_seconds.is_multiple_of(86_400) {
-            counted(usize::try_from(days).unwrap_or(usize::MAX), "day")
-        } else {
-            format!("{} hours", self.kept_seconds / 3_600)
-        };
-        let mut lines = Vec::new();
-        for Columns {
-            kind,
-            of,
-            kept: columns,
-            added_by_level_2,
-        } in &self.columns
-        {
-            let table = if *kind == EntityKind::Vm.as_str() {
-                "VM"
-            } else {
-                kind
-            };
-            lines.push(format!(
-                "5-minute statistics: {level}, kept {kept}: {} of {of} {table} columns: {}",
-                columns.len(),
-                columns.join(", ")
-            ));
-            if !added_by_level_2.is_empty() {
-                lines.push(format!("level 2 would add: {}", added_by_level_2.join(", ")));
-            }
-        }
-        lines
-    }
-}
-
 impl Tried {
-    fn well(name: &str, message: String) -> Self {
+    fn new(name: &str, thing: &'static str, level: Level, message: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
-            ok: true,
-            message,
+            thing,
+            level,
+            message: message.into(),
+            ok: level != Level::Failed,
             class: None,
             five_minute_statistics: None,
         }
     }
 
-    fn failed(name: &str, message: String) -> Self {
-        Self {
-            name: name.to_owned(),
-            ok: false,
-            message,
-            class: None,
-            five_minute_statistics: None,
+    fn well(name: &str, thing: &'static str, message: impl Into<String>) -> Self {
+        Self::new(name, thing, Level::Ok, message)
+    }
+
+    fn note(name: &str, thing: &'static str, message: impl Into<String>) -> Self {
+        Self::new(name, thing, Level::Note, message)
+    }
+
+    fn failed(name: &str, thing: &'static str, message: impl Into<String>) -> Self {
+        Self::new(name, thing, Level::Failed, message)
+    }
+
+    /// `message` where it went well, what is wrong where not.
+    fn of<E: std::error::Error + 'static>(
+        name: &str,
+        thing: &'static str,
+        tried: Result<impl Into<String>, E>,
+    ) -> Self {
+        match tried {
+            Ok(message) => Self::well(name, thing, message),
+            Err(error) => Self::failed(name, thing, Chain(&error).to_string()),
         }
+    }
+}
+
+/// What was tried so far. Lines are printed as they come; JSON comes whole at the end.
+struct Report {
+    output: Output,
+    paint: Paint,
+    tried: Vec<Tried>,
+}
+
+impl Report {
+    fn new(output: Output) -> Self {
+        Self {
+            output,
+            paint: Paint::stdout(),
+            tried: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, tried: Tried) {
+        if self.output == Output::Text {
+            let Tried {
+                name,
+                thing,
+                level,
+                message,
+                ok: _,
+                class: _,
+                five_minute_statistics: _,
+            } = &tried;
+            // A name stands once, in front of what was tried of it.
+            let is_first = self.tried.last().is_none_or(|before| before.name != *name);
+            let shown = if is_first { name } else { "" };
+            let word = self.paint.paint(level.colour(), &format!("{:<6}", level.word()));
+            say!("{shown:<16} {thing:<12} {word}  {message}");
+        }
+        self.tried.push(tried);
+    }
+
+    fn is_well(&self) -> bool {
+        self.tried.iter().all(|tried| tried.ok)
+    }
+
+    /// The last word.
+    fn end(self) -> Result<(), Failure> {
+        let ok = self.is_well();
+        let n = |level| self.tried.iter().filter(|tried| tried.level == level).count();
+        match self.output {
+            Output::Json => {
+                let document = serde_json::json!({ "ok": ok, "checks": self.tried });
+                say!("{document:#}");
+            }
+            Output::Text if ok => say!("\nall well{}", and_notes(n(Level::Note))),
+            Output::Text => say!(
+                "\n{} failed{}",
+                counted(n(Level::Failed), "check"),
+                and_notes(n(Level::Note))
+            ),
+        }
+        if ok { Ok(()) } else { Err(Failure::Told) }
+    }
+}
+
+fn and_notes(n: usize) -> String {
+    if n == 0 {
+        String::new()
+    } else {
+        format!(", {}", counted(n, "note"))
     }
 }
 
 impl Check {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        let config = self.file.load()?;
-        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random())
-            .map_err(Failure::settings)?;
-        let path = self.file.config.display().to_string();
+        let mut report = Report::new(self.output);
+        let (config, settings) = self.settings().inspect_err(|failure| {
+            // For programs it is one of the things that were tried; people read it from standard error.
+            if self.output == Output::Json {
+                let tried = [Tried::failed("config", "file", Chain(failure).to_string())];
+                let document = serde_json::json!({ "ok": false, "checks": tried });
+                say!("{document:#}");
+            }
+        })?;
+        let path = self.file.config.display();
+        let platforms = counted(config.platforms.len(), "platform");
+        report.add(Tried::well("config", "file", format!("{path}: {platforms}")));
+        here::secrets(&config, &mut report);
         block_on(async {
-            let mut tried = vec![Tried::well(
-                "config",
-                format!("{path}: {}", counted(config.platforms.len(), "platform")),
-            )];
-            self.show(&tried);
-            let (found, registered) = database(settings, &config).await;
-            self.show(&found);
-            tried.extend(found);
+            let found = database::examine(&config, settings, &mut report).await;
+            here::key_ring(&config.keys.file, &found.credentials, &mut report);
+            here::listeners(&config, &mut report).await;
             let is_configured = |name: &str| config.platforms.iter().any(|platform| platform.name == name);
+            let registered = found.registered(&config.keys.file);
             let registered = registered
                 .iter()
                 .filter(|platform| !is_configured(&platform.name));
             for platform in config.platforms.iter().chain(registered) {
-                let result = tokio::time::timeout(PLATFORM_DEADLINE, self::platform(platform, &config))
-                    .await
-                    .unwrap_or_else(|_elapsed| {
-                        let message = format!(
-                            "no end after {} s; is the server very slow?",
-                            PLATFORM_DEADLINE.as_secs()
-                        );
-                        Tried {
-                            class: Some("timeout"),
-                            ..Tried::failed(&platform.name, message)
-                        }
-                    });
-                self.show(std::slice::from_ref(&result));
-                tried.push(result);
+                platform::examine(platform, &config.collection, &mut report).await;
             }
-            let ok = tried.iter().all(|tried| tried.ok);
-            if self.output == Output::Json {
-                let document = serde_json::json!({ "ok": ok, "checks": tried });
-                say!("{document:#}");
-            }
-            if ok { Ok(()) } else { Err(Failure::Told) }
+            report.end()
         })
     }
 
-    /// Line by line as things are tried; JSON comes whole at the end.
-    fn show(&self, tried: &[Tried]) {
-        if self.output == Output::Text {
-            for Tried {
-                name,
-                ok,
-                message,
-                five_minute_statistics,
-                ..
-            } in tried
-            {
-                say!("{name:<16} {:<6}  {message}", if *ok { "ok" } else { "FAILED" });
-                for line in five_minute_statistics.iter().flat_map(FiveMinutes::lines) {
-                    say!("{:<16} {:<6}  {line}", "", "");
-                }
-            }
-        }
+    fn settings(&self) -> Result<(Config, Settings), Failure> {
+        let config = self.file.load()?;
+        let settings = Settings::new(&config.database, &config.database.writer, &Owner::random());
+        Ok((config, settings.map_err(Failure::settings)?))
     }
-}
-
-/// The database, what is kept in it, and the platforms of its registry that are to be collected.
-async fn database(settings: Settings, config: &Config) -> (Vec<Tried>, Vec<config::Platform>) {
-    const NAME: &str = "database";
-    let keys: &Path = &config.keys.file;
-    let target = settings.target().to_owned();
-    let probed = async {
-        let database = Database::new(settings)?;
-        let probe = database.probe().await?;
-        probe.require()?;
-        let rows = database.registered_platforms().await?;
-        Ok::<_, store::Error>((probe, rows, database.retention_in_force().await?))
-    };
-    match probed.await {
-        Ok((probe, rows, in_force)) => {
-            let registered = rows
-                .iter()
-                .filter(|row| row.source == Source::Registry && row.is_active && !row.in_maintenance)
-                .map(|row| {
-                    let password = Password::Sealed(row.password(keys));
-                    row.address.platform(&row.name, password)
-                });
-            (
-                vec![
-                    Tried::well(NAME, format!("{target}: {probe}")),
-                    retention(&config.retention, &in_force, probe.edition),
-                ],
-                registered.collect(),
-            )
-        }
-        Err(error) => (vec![Tried::failed(NAME, Chain(&error).to_string())], Vec::new()),
-    }
-}
-
-/// What is kept by this file, and whether the database was told so.
-fn retention(kept: &config::Retention, in_force: &InForce, edition: Edition) -> Tried {
-    let config::Retention {
-        raw,
-        five_minutes,
-        hour,
-        day,
-        compress_after,
-    } = kept;
-    let mut message =
-        format!("samples {raw}, roll-ups by 5 minutes {five_minutes}, by hour {hour}, by day {day}");
-    if in_force.days.is_empty() {
-        message.push_str("; in force once the service runs");
-    } else if !in_force.is(kept) {
-        message.push_str("; the service was started with others, restart it");
-    }
-    message.push_str("; ");
-    match (edition, &in_force.compress_after, compress_after) {
-        (Edition::Apache, ..) => message.push_str(&Compression::Edition.to_string()),
-        (_, Some(age), _) => message.push_str(&format!("samples are compressed after {age}")),
-        (_, None, Keep::Forever) => message.push_str(&Compression::Off.to_string()),
-        (_, None, Keep::Days(_)) => message.push_str(
-            "samples are not compressed yet: the service turns it on at its next start, with TimescaleDB 2.18.1 or newer",
-        ),
-    }
-    Tried::well("retention", message)
-}
-
-async fn platform(platform: &config::Platform, config: &Config) -> Tried {
-    let options = vsphere::Options::new(platform, &config.collection);
-    let name = &platform.name;
-    match vsphere::try_platform(options, || SystemClock.now()).await {
-        Ok(trial) => Tried {
-            five_minute_statistics: Some(FiveMinutes::of(&trial)),
-            ..Tried::well(name, trial_sentence(&trial, &platform.trust))
-        },
-        Err(error) => Tried {
-            class: Some(error.class().as_str()),
-            ..Tried::failed(name, Chain(&error).to_string())
-        },
-    }
-}
-
-/// What a trial found, in one line.
-pub(super) fn trial_sentence(trial: &Trial, trust: &Trust) -> String {
-    let mut message = format!(
-        "{}: {}, {} ({} powered on)",
-        trial.about.full_name,
-        counted(trial.n_hosts, "host"),
-        counted(trial.n_vms, "VM"),
-        trial.n_running,
-    );
-    if !trial.roles.is_empty() {
-        message.push_str(&format!("; as {}", trial.roles.join(", ")));
-    }
-    for warning in trial.warnings() {
-        message.push_str("; ");
-        message.push_str(&warning);
-    }
-    if *trust == Trust::Off {
-        message.push_str("; its certificate is not verified: whoever stands in between reads the password");
-    }
-    message
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::terminal::Progress;
 use super::{ConfigFile, Failure, Output, block_on, counted, ready_database};
 use crate::config::Config;
 use crate::secret;
@@ -398,7 +399,9 @@ async fn credentials(config: &Config) -> Result<(Database, Vec<Credential>), Fai
 async fn rewrap(config: &Config, ring: &KeyRing) -> Result<(Vec<String>, Vec<Left>), Failure> {
     let (database, credentials) = credentials(config).await?;
     let (mut rewrapped, mut left) = (Vec::new(), Vec::new());
+    let mut progress = Progress::new("sealing anew", credentials.len());
     for credential in credentials {
+        progress.step(&credential.name);
         if secret::key_of(&credential.sealed) == Ok(ring.primary()) {
             continue;
         }

@@ -2,11 +2,13 @@
 
 use clap::Args;
 
+use super::terminal::Progress;
 use super::{ConfigFile, Failure, block_on};
 use crate::store;
 use crate::store::Owner;
 use crate::store::Settings;
 use crate::store::migrate;
+use crate::store::migrate::{Done, Step};
 use crate::store::reader;
 
 /// Bring the database's schema to this version.
@@ -66,17 +68,25 @@ impl Migrate {
                 }
                 return Ok(());
             }
-            let done = migrate::apply(&settings).await.map_err(Failure::other)?;
+            let mut progress = Progress::new("migrating", 0);
+            let tell = |step: Step<'_>| match step {
+                Step::Pending(n_steps) => progress = Progress::new("migrating", n_steps),
+                Step::Begins(migration) => progress.at(migration.name),
+                Step::Done(done) => {
+                    let Done { migration, took } = done;
+                    progress.line(&format!(
+                        "applied {:04} {} in {took:.1?}",
+                        migration.version, migration.name
+                    ));
+                    progress.step("");
+                }
+            };
+            let done = migrate::apply_telling(&settings, tell)
+                .await
+                .map_err(Failure::other)?;
+            drop(progress);
             if done.is_empty() {
                 say!("schema version {} is current, nothing to do", migrate::newest());
-            }
-            for step in done {
-                say!(
-                    "applied {:04} {} in {:.1?}",
-                    step.migration.version,
-                    step.migration.name,
-                    step.took
-                );
             }
             Ok(())
         })

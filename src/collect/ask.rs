@@ -160,7 +160,7 @@ impl Source {
                 entity = %target.entity,
                 moref = %target.moref,
                 error = %Chain(error),
-                repeated,
+                repeated = (repeated > 0).then_some(repeated),
                 "left out of this poll: the server refuses it"
             );
         }

@@ -43,6 +43,7 @@ use crate::model::ids::EntityId;
 use crate::model::ids::PlatformId;
 use crate::model::inventory::KnownInventory;
 use crate::model::sample::Window;
+use crate::model::status::ErrorClass;
 use crate::soap::fault::FaultKind;
 use crate::store;
 use crate::store::Database;
@@ -129,6 +130,20 @@ enum RoundError {
     Discarded,
 }
 
+impl RoundError {
+    /// True where a line of the platform's status, or of the database's own loop, says it already.
+    fn is_told(&self) -> bool {
+        match self {
+            Self::Source(error) => matches!(
+                error.class(),
+                ErrorClass::Unreachable | ErrorClass::Auth | ErrorClass::Tls
+            ),
+            Self::Store(error) => error.is_outage(),
+            Self::Discarded => true,
+        }
+    }
+}
+
 impl BackFill {
     /// Fills gaps until `stopping`.
     pub async fn run(mut self, stopping: CancellationToken) {
@@ -181,8 +196,11 @@ impl BackFill {
                 Err(error) => {
                     metrics.polled(false, started.elapsed());
                     report.error = Some(Chain(&error).to_string());
-                    if let Some(repeated) = told.due((), Instant::now()) {
-                        let lane = self.lane.as_str();
+                    let lane = self.lane.as_str();
+                    if error.is_told() {
+                        tracing::debug!(lane, error = %Chain(&error), "gaps stay open");
+                    } else if let Some(repeated) = told.due((), Instant::now()) {
+                        let repeated = (repeated > 0).then_some(repeated);
                         tracing::warn!(lane, error = %Chain(&error), repeated, "gaps stay open");
                     }
                     return report;
@@ -292,13 +310,16 @@ impl BackFill {
             let mut hopeless = Vec::new();
             let mut targets = Vec::new();
             for gap in &batch {
-                let start = asking
+                let Some(subject) = known.get(&gap.entity) else {
+                    hopeless.push((*gap, Found::Gone(Reason::Removed)));
+                    continue;
+                };
+                match asking
                     .start
-                    .filter(|start| gap.step.to.is_none_or(|to| to > *start));
-                match (known.get(&gap.entity), start) {
-                    (None, _) => hopeless.push((*gap, Found::Gone(Reason::Removed))),
-                    (Some(_), None) => hopeless.push((*gap, Found::nothing(gap))),
-                    (Some(subject), Some(start)) => targets.push(self.target(gap, subject, start, at)),
+                    .and_then(|start| self.target(gap, subject, start, at))
+                {
+                    Some(target) => targets.push(target),
+                    None => hopeless.push((*gap, Found::nothing(gap))),
                 }
             }
             let mut asked = self
@@ -375,21 +396,23 @@ impl BackFill {
         })
     }
 
-    /// One query over the whole gap, as far back as the memory reaches.
-    fn target(&self, gap: &OpenGap, subject: &Subject, start: Stamp, at: ServerTime) -> Target {
+    /// One query over the whole gap, as far back as the memory reaches; `None` where it reaches none of it.
+    fn target(&self, gap: &OpenGap, subject: &Subject, start: Stamp, at: ServerTime) -> Option<Target> {
         let end = match self.lane {
             GapLane::Ring => None,
             // Nothing younger is taken, see the chain.
             GapLane::Rollup => Some(at.ring_start()),
         };
-        Target {
+        let after = gap.step.from.max(start);
+        let until = gap.step.to.or(end);
+        until.is_none_or(|until| until > after).then(|| Target {
             entity: gap.entity,
             moref: subject.moref.clone(),
             cpus: subject.cpus,
             placement: self.placements.get(gap.entity),
-            after: gap.step.from.max(start),
-            until: gap.step.to.or(end),
-        }
+            after,
+            until,
+        })
     }
 
     const fn metrics(&self) -> &LaneMetrics {

@@ -315,7 +315,9 @@ fn left(gap: &OpenGap, step: Step, beside_row: bool, at: ServerTime, memory: Mem
         let known = gap.hint.filter(|_| !beside_row);
         return explained(known.unwrap_or(Reason::RollupEdge));
     }
-    let all_has_come = step.to.map(|to| to.plus(ROLLUPS_LATE));
+    // Nothing is on its way of an entity that is known to have been off.
+    let was_off = matches!(gap.hint, Some(Reason::PoweredOff | Reason::Suspended));
+    let all_has_come = step.to.filter(|_| !was_off).map(|to| to.plus(ROLLUPS_LATE));
     if all_has_come.is_some_and(|come| come > at.0) {
         return asked_as_rollups(all_has_come);
     }

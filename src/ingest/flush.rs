@@ -432,10 +432,10 @@ fn tell(policy: &Policy, told: Told, error: &Error, what: &'static str) {
         tracing::debug!(%error, "{what}; {advice}");
         return;
     };
-    let untold = (untold > 0).then_some(untold);
+    let repeated = (untold > 0).then_some(untold);
     match policy.tell {
-        Tell::Warn => tracing::warn!(%error, untold, "{what}; {advice}"),
-        Tell::Error | Tell::ErrorOnce => tracing::error!(%error, untold, "{what}; {advice}"),
+        Tell::Warn => tracing::warn!(%error, repeated, "{what}; {advice}"),
+        Tell::Error | Tell::ErrorOnce => tracing::error!(%error, repeated, "{what}; {advice}"),
     }
 }
 

@@ -50,38 +50,53 @@ pub enum TlsError {
     },
 }
 
-/// What a server shows and proves. Clones share it.
+/// A certificate with its key, ready to be shown.
 #[derive(Debug, Clone)]
-pub struct Tls {
-    files: TlsFiles,
-    current: Arc<RwLock<Arc<ServerConfig>>>,
+pub struct Certificate {
+    shown: Vec<CertificateDer<'static>>,
+    config: Arc<ServerConfig>,
 }
 
-impl Tls {
+impl Certificate {
     /// Reads certificate and key.
     ///
     /// # Errors
     /// When one cannot be read, or they do not belong together.
-    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+    pub fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let (shown, config) = read(files)?;
         Ok(Self {
-            files: files.clone(),
-            current: Arc::new(RwLock::new(Arc::new(read(files)?))),
+            shown,
+            config: Arc::new(config),
         })
     }
+}
 
-    /// Reads both files again, for connections from now on. Those that stand keep what they have.
-    ///
-    /// # Errors
-    /// As [`Tls::load`]; then the certificate from before stays.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let new = Arc::new(read(&self.files)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(())
+/// What a server shows and proves. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    current: Arc<RwLock<Certificate>>,
+}
+
+impl Tls {
+    /// A server with this certificate.
+    #[must_use]
+    pub fn new(certificate: Certificate) -> Self {
+        Self {
+            current: Arc::new(RwLock::new(certificate)),
+        }
+    }
+
+    /// Shows this certificate to connections from now on; those that stand keep what they have. True where it is
+    /// another than before.
+    pub fn show(&self, certificate: Certificate) -> bool {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, certificate);
+        before.shown != current.shown
     }
 
     /// The handshake of a new connection; `None` where it fails or takes too long.
     pub(super) async fn accept(&self, stream: TcpStream, deadline: Duration) -> Option<TlsStream<TcpStream>> {
-        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config);
         match tokio::time::timeout(deadline, TlsAcceptor::from(current).accept(stream)).await {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
@@ -93,7 +108,7 @@ impl Tls {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+fn read(files: &TlsFiles) -> Result<(Vec<CertificateDer<'static>>, ServerConfig), TlsError> {
     let refuse = |source| TlsError::Certificate {
         path: files.certificate.clone(),
         source,
@@ -118,8 +133,8 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         .with_safe_default_protocol_versions()
         .map_err(pair)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
+        .with_single_cert(chain.clone(), key)
         .map_err(pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((chain, config))
 }

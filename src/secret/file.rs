@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, credential};
 
 /// Why a secret could not be read from its file.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +36,19 @@ pub enum FileError {
     },
 }
 
-/// Reads a secret from the first line of a file, which must not be readable by everyone.
+/// Reads a secret from the first line of a file, which must not be readable by everyone. Where systemd has handed a
+/// copy of it to this service, that is read.
 ///
 /// # Errors
 /// When the file cannot be read, is open to everyone, or its first line is empty.
 pub fn read_file(path: &Path) -> Result<Secret, FileError> {
+    match credential::copy_of(path) {
+        Some(copy) => read(&copy),
+        None => read(path),
+    }
+}
+
+fn read(path: &Path) -> Result<Secret, FileError> {
     use std::os::unix::fs::PermissionsExt as _;
 
     let read = |source| FileError::Read {

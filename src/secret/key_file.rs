@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::secret::credential;
 use crate::secret::key_ring::{KeyRing, RingError};
 
-/// Name of the credential that systemd may hand over: `LoadCredential=keyring:/etc/virt-collector/keyring`.
+/// Name of the credential that is the key ring, whatever the file is called.
 const CREDENTIAL: &str = "keyring";
 
 /// More than a hundred keys; whatever is larger is not a key ring.
@@ -91,8 +92,8 @@ pub enum KeyFileError {
     },
 }
 
-/// Reads the ring for sealing and opening: the credential `keyring` of this service where systemd has handed one
-/// over, otherwise the file.
+/// Reads the ring for sealing and opening: the copy of the file, or the credential `keyring`, where systemd has handed
+/// one to this service, otherwise the file.
 ///
 /// # Errors
 /// When there is none, others may read it, or its text makes no sense.
@@ -101,9 +102,10 @@ pub fn load(path: &Path) -> Result<KeyRing, KeyFileError> {
 }
 
 fn load_from(path: &Path, credentials: Option<PathBuf>) -> Result<KeyRing, KeyFileError> {
-    let credential = credentials
-        .map(|directory| directory.join(CREDENTIAL))
-        .filter(|credential| credential.exists());
+    let credential = credentials.and_then(|directory| {
+        credential::copy_in(&directory, path)
+            .or_else(|| credential::copy_in(&directory, Path::new(CREDENTIAL)))
+    });
     match credential {
         // Its directory is open to this service only; newer versions of systemd let the user in by an access list,
         // which shows among the bits of the group.

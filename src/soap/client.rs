@@ -177,7 +177,7 @@ impl Client {
             platform = %self.platform,
             method,
             operation = %operation,
-            elapsed_ms = started.elapsed().as_secs_f64() * 1e3,
+            elapsed = ?started.elapsed(),
             bytes = result.as_ref().map_or(0, |(reply, _)| reply.body.len()),
             outcome = result.as_ref().map_or_else(|error| error.label(), |_| "ok"),
             "vSphere call"

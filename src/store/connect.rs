@@ -149,6 +149,16 @@ impl Settings {
         &self.target
     }
 
+    /// How the way to the server is protected.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match self.tls {
+            Some(_) => Transport::Verified,
+            None if is_local(&self.config) => Transport::Local,
+            None => Transport::Plain,
+        }
+    }
+
     /// The collector that connects.
     #[must_use]
     pub const fn owner(&self) -> &Owner {
@@ -212,6 +222,17 @@ impl Settings {
             }
         })
     }
+}
+
+/// How the way to the server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// It does not leave the machine.
+    Local,
+    /// TLS, certificate and name verified.
+    Verified,
+    /// In the clear.
+    Plain,
 }
 
 impl fmt::Debug for Settings {
@@ -339,7 +360,8 @@ where
                 Some(Ok(AsyncMessage::Notification(_))) => tell(),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
-                    tracing::warn!(task = "store-connection", purpose, error = %Chain(&error), "database connection lost");
+                    // Whoever used it tells; what lay idle is replaced without a word.
+                    tracing::debug!(task = "store-connection", purpose, error = %Chain(&error), "database connection lost");
                     break;
                 }
                 None => {

@@ -188,7 +188,7 @@ impl fmt::Display for Refusal {
                 "exists already; names are unique, take another or change that one with `platform edit`"
             }
             Self::Absent => "does not exist; `virt-collector platform list` shows those that do",
-            Self::Provisioned => "is provisioned from config.toml; change it there and restart the service",
+            Self::Provisioned => "is provisioned from config.toml; change it there and reload the service",
             Self::SameServer => "is not in error for its identity; there is nothing to accept",
             Self::ChangedMeanwhile => {
                 "was changed by somebody else at the same time; look at it and try again"
@@ -539,6 +539,12 @@ impl Error {
             Class::Auth | Class::Schema => Disposition::RetryAfter(WAIT_FOR_A_PERSON),
             Class::Fenced | Class::Permanent => Disposition::Permanent,
         }
+    }
+
+    /// True where there is no connection at all. The loop that looks at the database tells of that once, for everybody.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Password { .. })
     }
 
     /// True where it is certain that nothing of the transaction was stored.

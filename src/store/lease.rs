@@ -245,7 +245,7 @@ impl Database {
                     Ok(answer) => break answer?,
                     Err(_elapsed) => {
                         let ended = self.end_blockers(platform, pid).await?;
-                        tracing::warn!(%platform, ended, "a take-over ended connections of the old owner that block it");
+                        tracing::warn!(%platform, n_ended = ended, "a take-over ended connections of the old owner that block it");
                         // Of several holders of the row only one is waited for at a time.
                         patience = NEXT_BLOCKER;
                     }

@@ -148,6 +148,25 @@ pub async fn plan(settings: &Settings) -> Result<Plan, Error> {
 /// than this build or was made from other texts, another run is under way, or a step fails. Steps before a failed
 /// one stay.
 pub async fn apply(settings: &Settings) -> Result<Vec<Done>, Error> {
+    apply_telling(settings, |_| {}).await
+}
+
+/// What is told of a run.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// So many steps are to be applied.
+    Pending(usize),
+    /// This one begins.
+    Begins(&'static Migration),
+    /// This one is applied.
+    Done(&'a Done),
+}
+
+/// As [`apply`], telling of each step as it begins and ends.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn apply_telling(settings: &Settings, mut tell: impl FnMut(Step<'_>)) -> Result<Vec<Done>, Error> {
     let connection = settings.connect("migrate").await?;
     // Before the lock too: an account that may not migrate gets its answer at once.
     examine(&connection).await?;
@@ -155,9 +174,13 @@ pub async fn apply(settings: &Settings) -> Result<Vec<Done>, Error> {
     // Again behind the lock: another run may just have ended.
     let plan = examine(&connection).await?;
     bounded("act as virt_owner", connection.batch_execute(WORK)).await?;
+    tell(Step::Pending(plan.pending.len()));
     let mut done = Vec::new();
     for migration in plan.pending {
-        done.push(step(&connection, migration).await?);
+        tell(Step::Begins(migration));
+        let applied = step(&connection, migration).await?;
+        tell(Step::Done(&applied));
+        done.push(applied);
     }
     Ok(done)
 }

@@ -136,7 +136,11 @@ pub struct Done {
 /// # Errors
 /// When the account may not act as owner, the platform is collected or may be, or the database fails. What was deleted
 /// until then is gone; the next run goes on.
-pub async fn wipe(settings: &Settings, name: &str, tell: impl Fn(&Step)) -> Result<Done, Error> {
+pub async fn wipe(
+    settings: &Settings,
+    name: &str,
+    tell: impl Fn(&Step) + Send + Sync,
+) -> Result<Done, Error> {
     may(settings).await?;
     let database = Database::new(settings.with_options("-c role=virt_owner"))?;
     database.ready().await?;
@@ -240,7 +244,7 @@ struct Wiping<'a, T> {
     tell: &'a T,
 }
 
-impl<T: Fn(&Step)> Wiping<'_, T> {
+impl<T: Fn(&Step) + Send + Sync> Wiping<'_, T> {
     /// A transaction of this platform, which nobody is to collect.
     async fn begin(&self) -> Result<Checkout, Error> {
         self.database.renew_lease(self.lease).await?;

@@ -60,6 +60,10 @@ macro_rules! metrics_table {
 metrics_table! {
     BUILD_INFO = "virt_collector_build_info", Kind::Gauge, ["version"],
         "Always 1; the version is in the label.";
+    CONFIG_RELOADED = "virt_collector_config_last_reload_successful", Kind::Gauge, [],
+        "1 while the configuration is in force that was last read, 0 where it was refused and the one before is.";
+    CONFIG_RELOADED_AT = "virt_collector_config_last_reload_success_timestamp_seconds", Kind::Gauge, [],
+        "When the configuration in force was read, at the start or by SIGHUP, in the collector's clock.";
     PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
         "1 while the last poll of the platform succeeded, else 0, also where another collector owns it.";
     PLATFORM_STATUS = "virt_collector_platform_status", Kind::Gauge, ["platform", "status"],
@@ -187,6 +191,14 @@ pub fn install() -> Result<Handle, BuildError> {
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
+}
+
+/// The configuration was read at `now`, and is in force or refused.
+pub fn config_read(in_force: bool, now: Stamp) {
+    gauge!(CONFIG_RELOADED).set(if in_force { 1.0 } else { 0.0 });
+    if in_force {
+        gauge!(CONFIG_RELOADED_AT).set(now.as_seconds_f64());
+    }
 }
 
 /// The lanes in which samples and inventory are read.

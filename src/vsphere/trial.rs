@@ -40,26 +40,42 @@ impl Trial {
     /// What an operator should know although the trial went well.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.n_hosts == 0 && self.n_vms == 0 {
-            warnings.push(
-                "the account sees nothing: give it the Read-only role on the root folder, propagating"
-                    .to_owned(),
-            );
-        }
-        if !self.unusable.is_empty() {
-            warnings.push(format!(
+        let warnings = [
+            self.sight_warning(),
+            self.counters_warning(),
+            self.clock_warning(),
+        ];
+        warnings.into_iter().flatten().collect()
+    }
+
+    /// Where the account sees nothing.
+    #[must_use]
+    pub fn sight_warning(&self) -> Option<String> {
+        (self.n_hosts == 0 && self.n_vms == 0).then(|| {
+            "the account sees nothing: give it the Read-only role on the root folder, propagating".to_owned()
+        })
+    }
+
+    /// Where columns stay NULL.
+    #[must_use]
+    pub fn counters_warning(&self) -> Option<String> {
+        (!self.unusable.is_empty()).then(|| {
+            format!(
                 "counters that cannot be used, their columns stay NULL: {}",
                 self.unusable.join(", ")
-            ));
-        }
-        if self.clock_skew_micros.unsigned_abs() > CLOCK_SKEW_MICROS {
-            warnings.push(format!(
+            )
+        })
+    }
+
+    /// Where the clocks differ.
+    #[must_use]
+    pub fn clock_warning(&self) -> Option<String> {
+        (self.clock_skew_micros.unsigned_abs() > CLOCK_SKEW_MICROS).then(|| {
+            format!(
                 "its clock differs from this one by {} s: check NTP on both",
                 self.clock_skew_micros / 1_000_000
-            ));
-        }
-        warnings
+            )
+        })
     }
 }
 

@@ -35,8 +35,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("getrandom", &["secret"]),
     ("secrecy", &["secret"]),
     ("rpassword", &["cli"]),
+    ("rustix", &["cli"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("sd_notify", &["cli"]),
 ];
 

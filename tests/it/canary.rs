@@ -35,8 +35,18 @@ use vsphere_simulator::{Action, Rule, Simulator, Spec};
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The commands that this test runs. Another one is to be added here, with what it may be asked.
-const COMMANDS: [&str; 9] = [
-    "run", "check", "gaps", "key", "migrate", "platform", "sync", "token", "vm",
+const COMMANDS: [&str; 11] = [
+    "run",
+    "check",
+    "completions",
+    "gaps",
+    "key",
+    "migrate",
+    "platform",
+    "status",
+    "sync",
+    "token",
+    "vm",
 ];
 
 /// What must not be found, by what it is.
@@ -450,6 +460,10 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     for words in [
         "check",
         "check --output json",
+        "completions fish",
+        "man",
+        "status",
+        "status --output json",
         "gaps",
         "gaps list --output json",
         "gaps --verify",
@@ -496,6 +510,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     rings += &ring();
     for words in [
         "check",
+        "status",
         "gaps",
         "key list",
         "key verify",

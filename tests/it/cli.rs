@@ -1,6 +1,8 @@
 //! The real binary, as an operator meets it: what is printed, and the exit code.
 
 mod key;
+mod shipped;
+mod status;
 mod upkeep;
 
 use std::path::Path;
@@ -44,6 +46,47 @@ fn platform(simulator: &Simulator, trust: &str) -> String {
         simulator.addr().port(),
         simulator.credentials().0
     )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_what_is_kept_of_outages_longer_than_an_hour() {
+    let esxi = Spec {
+        kind: vsphere_simulator::PlatformKind::Esxi,
+        ..small()
+    };
+    let disabled = Spec {
+        statistics_level: 0,
+        ..small()
+    };
+    for (spec, line, enabled) in [
+        (
+            esxi,
+            "5-minute statistics: no levels, kept 36 hours: 33 of 33 VM columns",
+            true,
+        ),
+        (disabled, "5-minute statistics are disabled", false),
+    ] {
+        let rig = Rig::new(spec).await;
+        let directory = rig.directory.path();
+        let platform = platform(&rig.simulator, "ca_file = \"ca.pem\"");
+        let platform = if enabled {
+            platform.replace("vcenter", "esxi")
+        } else {
+            platform
+        };
+        let (code, text) = check(directory, &config(&rig.database, &platform)).await;
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains(line), "{text}");
+        let path = directory.join("config.toml").display().to_string();
+        let arguments = ["check", "--output", "json", "--config", path.as_str()].map(str::to_owned);
+        let (_, json) = tokio::task::spawn_blocking(move || run(&arguments.each_ref().map(String::as_str)))
+            .await
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let statistics = &json["checks"][2]["five_minute_statistics"];
+        assert_eq!(statistics["enabled"], enabled, "{json}");
+        assert_eq!(statistics["columns"][0]["kind"].as_str(), enabled.then_some("vm"));
+    }
 }
 
 #[test]
@@ -121,6 +164,46 @@ async fn check_says_of_each_failing_platform_what_to_do() {
     let (code, text) = check(directory, &good).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("3 hosts, 13 VMs (11 powered on)"), "{text}");
+    let kept = "5-minute statistics: level 1, kept 1 day: 11 of 33 VM columns: memory_balloon_kib, ";
+    assert!(text.contains(kept), "{text}");
+    assert!(
+        text.contains("level 2 would add: memory_active_kib, memory_compressed_kib, "),
+        "{text}"
+    );
+    let things = [
+        "file",
+        "secrets",
+        "connection",
+        "tls",
+        "version",
+        "schema",
+        "rights",
+        "size",
+        "retention",
+        "key ring",
+        "listen",
+        "connection",
+        "certificate",
+        "login",
+        "version",
+        "clock",
+        "privileges",
+        "counters",
+        "statistics",
+        "statistics",
+        "statistics",
+        "statistics",
+    ];
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), things.len() + 2, "{text}");
+    for (line, thing) in lines.iter().zip(things) {
+        assert_eq!(line[17..29].trim(), thing, "{text}");
+        assert!(matches!(line[30..36].trim(), "ok" | "note"), "{text}");
+    }
+    assert!(
+        text.ends_with("\nall well\n") || text.contains("\nall well, "),
+        "{text}"
+    );
     assert_eq!(rig.simulator.sessions().stats().open, 0, "check logs out");
 
     let thumbprint = rig.simulator.leaf_sha256_thumbprint().unwrap();
@@ -157,7 +240,10 @@ async fn check_says_of_each_failing_platform_what_to_do() {
         let (code, printed) = check(directory, &text).await;
         assert_eq!(code, 1, "{printed}");
         assert!(printed.contains(part), "{part}: {printed}");
-        assert!(printed.contains("lab              FAILED"), "{printed}");
+        assert!(
+            printed.contains(" FAILED  ") && printed.contains(" failed\n"),
+            "{printed}"
+        );
         assert!(
             !printed.contains(rig.simulator.credentials().1),
             "the password is printed: {printed}"
@@ -176,6 +262,76 @@ async fn check_says_of_each_failing_platform_what_to_do() {
     assert_eq!(code, 1, "{printed}");
     assert!(printed.contains("5 s"), "{printed}");
     rig.simulator.rules().remove(rule);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_looks_at_files_and_addresses_of_this_machine() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let rig = Rig::new(small()).await;
+    let directory = rig.directory.path();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap();
+    let with = |more: &str| {
+        let platform = platform(&rig.simulator, "ca_file = \"ca.pem\"");
+        config(&rig.database, &format!("{more}{platform}"))
+    };
+    // One that listens and does not answer is another program.
+    let admin = format!("[admin]\nlisten = \"{taken}\"\n");
+    let (code, text) = check(directory, &with(&admin)).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains(&format!("{taken} is in use by another program")),
+        "{text}"
+    );
+    drop(listener);
+    let (code, text) = check(directory, &with(&admin)).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains(&format!("{taken} is free")), "{text}");
+    let mut running = rig.config();
+    running.admin.listen = taken;
+    let daemon = rig.start_with(running).await;
+    let (code, text) = check(directory, &with(&admin)).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("in use by the running service"), "{text}");
+    daemon.stop().await;
+
+    std::fs::set_permissions(rig.password_file(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(rig.keys_file(), "nonsense").unwrap();
+    let (code, text) = check(directory, &with("")).await;
+    assert_eq!(code, 1, "{text}");
+    for part in ["chmod o-rwx", "the key ring", "3 checks failed"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let path = directory.join("config.toml");
+    let words = ["check", "--output", "json", "--config", path.to_str().unwrap()].map(str::to_owned);
+    let (code, text) = tokio::task::spawn_blocking(move || run(&words.each_ref().map(String::as_str)))
+        .await
+        .unwrap();
+    assert_eq!(code, 1, "{text}");
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["ok"], false);
+    let failed: Vec<(&str, &str)> = document["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|tried| tried["ok"] == false)
+        .map(|tried| (tried["name"].as_str().unwrap(), tried["thing"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        failed,
+        [("config", "secrets"), ("keys", "key ring"), ("lab", "login")]
+    );
+
+    // An account that is not the service's.
+    std::fs::remove_file(rig.keys_file()).unwrap();
+    let reader = format!("[database]\nurl = \"{}\"\n", rig.database.url(Role::Reader));
+    let (code, text) = check(directory, &reader).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("may not write") && text.contains("GRANT virt_writer TO"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

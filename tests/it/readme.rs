@@ -9,12 +9,12 @@ use virt_collector::model::ids::EntityKind;
 use virt_collector::model::rollup::Kind;
 use virt_collector::telemetry::metrics;
 
-fn readme() -> String {
+pub(crate) fn readme() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
 }
 
 /// The rows of the table between two marks, cells without back-ticks.
-fn table(mark: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(mark: &str) -> Vec<Vec<String>> {
     let readme = readme();
     let start = readme.find(&format!("<!-- {mark} -->")).unwrap();
     let end = readme.find(&format!("<!-- end {mark} -->")).unwrap();

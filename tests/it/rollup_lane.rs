@@ -216,10 +216,6 @@ async fn a_vm_that_was_off_for_a_part_of_the_outage_has_rollups_of_the_rest() {
     rig.simulator.world().power_on(&back).unwrap();
     rig.pass(80 * MINUTE);
     let (daemon, verdict) = returned(&mut rig).await;
-    for row in rig.client().await.query("SELECT g::text, v.moref FROM virt_collection_gap g JOIN virt_vm v ON vm_id = entity_id AND entity_kind='vm' WHERE reason IS DISTINCT FROM 'rollup_edge' OR to_time IS NULL", &[]).await.unwrap() {
-        eprintln!("DEBUG {} {}", row.get::<_, &str>(0), row.get::<_, &str>(1));
-    }
-    eprintln!("DEBUG off={off} back={back}");
     assert_clean(&verdict);
     let client = rig.client().await;
     let of = async |moref: &str| {
@@ -454,4 +450,59 @@ async fn gaps_that_are_opened_again_ask_the_memory_that_may_still_have_them() {
     assert_clean(&again);
     assert_eq!(reasons(&again), reasons(&verdict));
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oracle_sees_a_rollup_that_is_missing_wrong_or_too_long() {
+    let mut rig = Rig::new(ragged()).await;
+    let (daemon, verdict) = after_an_outage(&mut rig, 180 * MINUTE).await;
+    assert_clean(&verdict);
+    daemon.stop().await;
+    let owner = rig.database.connect(Role::Owner).await.unwrap();
+    let one = "SELECT min(vm_id) AS vm_id, min(collected_at) AS first FROM virt_vm_metrics \
+               WHERE interval_seconds = 300 AND vm_id = (SELECT max(vm_id) FROM virt_vm_metrics)";
+    for (change, found) in [
+        // A gap row over the edge and the roll-up behind it: the chain holds.
+        (
+            format!(
+                "WITH one AS ({one}), lost AS (DELETE FROM virt_vm_metrics AS m USING one \
+                 WHERE m.vm_id = one.vm_id AND m.collected_at = one.first) \
+                 UPDATE virt_collection_gap AS g SET to_time = g.to_time + interval '300 s', reason = 'not_published' \
+                 FROM one WHERE g.entity_kind = 'vm' AND g.entity_id = one.vm_id AND g.to_time = one.first"
+            ),
+            (1, 0, 0, 0),
+        ),
+        (
+            format!(
+                "WITH one AS ({one}) UPDATE virt_vm_metrics AS m SET cpu_ready_percent = cpu_ready_percent * 15 + 1 \
+                 FROM one WHERE m.vm_id = one.vm_id AND m.collected_at = one.first"
+            ),
+            (1, 0, 1, 0),
+        ),
+        (
+            format!(
+                "WITH one AS ({one}) UPDATE virt_vm_metrics AS m SET memory_active_kib = 1 \
+                 FROM one WHERE m.vm_id = one.vm_id AND m.collected_at = one.first + interval '300 s'"
+            ),
+            (1, 0, 2, 0),
+        ),
+        // It reaches into the sample before the outage: stored over the edge.
+        (
+            "WITH edge AS (DELETE FROM virt_collection_gap WHERE entity_kind = 'vm' AND to_interval_seconds = 300 \
+                           AND entity_id = (SELECT min(vm_id) FROM virt_vm_metrics) RETURNING *) \
+             INSERT INTO virt_vm_metrics (collected_at, vm_id, vcpu_count, interval_seconds) \
+             SELECT to_time - interval '300 s', entity_id, 1, 300 FROM edge"
+                .to_owned(),
+            (1, 1, 3, 0),
+        ),
+    ] {
+        owner.batch_execute(&change).await.unwrap();
+        let seen = rig.verdict_of(PLATFORM, &rig.simulator).await;
+        let counts = (seen.missing, seen.duplicate, seen.wrong, seen.unexplained);
+        assert_eq!(counts, found, "{change}\n{}", seen.report());
+    }
+    let breaks = "SELECT problem FROM virt_chain_break()";
+    let breaks = owner.query(breaks, &[]).await.unwrap();
+    let problems: Vec<&str> = breaks.iter().map(|row| row.get(0)).collect();
+    assert_eq!(problems, ["overlap"], "the product sees the last one as well");
 }

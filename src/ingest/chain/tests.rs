@@ -343,6 +343,17 @@ fn rollups_that_may_come_late_are_asked_for_once_more() {
         (GapLane::Rollup, Some(stamp(end + 45 * 60)))
     );
 
+    let off = OpenGap {
+        hint: Some(Reason::PoweredOff),
+        ..young
+    };
+    let residue = fill(&off, &mut roll_ups([GRID - 8_700]), at(), kept(86_400));
+    assert_eq!(
+        steps(&residue.gaps),
+        [(GRID - 8_700, end, false, Some(Reason::PoweredOff))],
+        "of one that was off nothing is on its way"
+    );
+
     let later = ServerTime(stamp(end + 45 * 60));
     let again = OpenGap {
         step: open.step,

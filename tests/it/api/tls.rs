@@ -136,7 +136,7 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
     hang_up();
     wait::until("the bad pair is told", async || {
         let log = std::fs::read_to_string(collector.log()).unwrap();
-        let told = log.matches("stays the one before").count();
+        let told = log.matches("configuration refused").count();
         if told == 1 {
             Ok(())
         } else {

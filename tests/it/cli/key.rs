@@ -336,6 +336,8 @@ async fn while_a_key_is_replaced_no_sample_is_lost() {
     .await;
     let app = App::start(config(), recorder()).await.unwrap();
     polled(&app).await;
+    // The hour before the first start, which the source forgets while the clock goes on.
+    app.platform(PLATFORM).unwrap().back_fill_now().await.unwrap();
 
     command("key add").await;
     let [first, second] = keys().try_into().unwrap();

@@ -38,7 +38,7 @@ async fn the_service_says_what_it_keeps_and_a_platform_in_maintenance_is_wiped_a
     write("[retention]\nraw = \"60d\"\n");
     let (_, text) = run(&["check", "--config", path]);
     assert!(
-        text.contains("samples 60 days") && text.contains("restart it"),
+        text.contains("samples 60 days") && text.contains("the service has others"),
         "{text}"
     );
     write("[retention]\nraw = \"1d\"\n");

@@ -162,18 +162,8 @@ async fn the_check_of_the_chain_sees_every_kind_of_break_and_nothing_else() {
         ],
         ..Flush::default()
     };
-    // 20 -> start of the roll-up at 40: a step of one interval of 20 s, but not of 1.5 of its own.
-    platform
-        .writer
-        .write(
-            &platform.lease,
-            &Flush {
-                gaps_new: sound.gaps_new[..1].to_vec(),
-                ..sound.clone()
-            },
-        )
-        .await
-        .unwrap();
+    // From 20 to the start of the roll-up at 40: less than half of its own interval, but one sample is missing.
+    platform.writer.write(&platform.lease, &sound).await.unwrap();
     assert_eq!(platform.breaks().await, Vec::<String>::new());
 
     let broken = async |platform: &mut Platform, flush: Flush, problem: &str| {
@@ -215,6 +205,7 @@ async fn the_check_of_the_chain_sees_every_kind_of_break_and_nothing_else() {
         "overlap",
     )
     .await;
+    broken(&mut platform, flush(vec![rolled_up(vm, 640)]), "unexplained").await;
     let inside = Flush {
         windows: vec![window_of(platform.vms[2], [0, 20, 40], 1.0)],
         gaps_new: vec![gap(platform.vms[2], 0, 40, None)],

@@ -1,6 +1,6 @@
 //! Everything of one platform, and nothing of another.
 
-use std::cell::Cell as Once;
+use std::sync::Mutex;
 
 use virt_collector::store::wipe::{Step, wipe};
 
@@ -227,10 +227,10 @@ async fn a_wipe_that_was_killed_goes_on_and_a_platform_in_maintenance_starts_ane
     let owner = fixture.settings(Role::Owner, "wipe");
     // Killed once the samples of VMs are gone: the future is dropped at its next wait.
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let stop = Once::new(Some(stop));
+    let stop = Mutex::new(Some(stop));
     let tell = |step: &Step| {
         if step.table == "virt_vm_metrics"
-            && let Some(stop) = stop.take()
+            && let Some(stop) = stop.lock().unwrap().take()
         {
             stop.send(()).unwrap();
         }

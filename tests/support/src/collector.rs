@@ -108,22 +108,31 @@ impl Collector {
             source,
         };
         std::fs::create_dir_all(directory).map_err(file)?;
-        for (index, platform) in settings.platforms.iter().enumerate() {
-            write_private(
-                &directory.join(format!("platform-{index}.password")),
-                &platform.password,
-            )?;
-            if let Trust::CaPem(pem) = &platform.trust {
-                write_private(&directory.join(format!("platform-{index}.pem")), pem)?;
-            }
-        }
-        write_private(&directory.join("config.toml"), &config(settings))?;
-        Ok(Self {
+        let collector = Self {
             program: program.to_owned(),
             directory: directory.to_owned(),
             listen: settings.listen,
             daemon: None,
-        })
+        };
+        collector.configure(settings)?;
+        Ok(collector)
+    }
+
+    /// Writes the files anew; whoever runs does not know of it before it reads them.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn configure(&self, settings: &Settings) -> Result<(), Error> {
+        for (index, platform) in settings.platforms.iter().enumerate() {
+            write_private(
+                &self.directory.join(format!("platform-{index}.password")),
+                &platform.password,
+            )?;
+            if let Trust::CaPem(pem) = &platform.trust {
+                write_private(&self.directory.join(format!("platform-{index}.pem")), pem)?;
+            }
+        }
+        write_private(&self.config_file(), &config(settings))
     }
 
     /// The configuration file.

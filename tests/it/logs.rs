@@ -1,0 +1,122 @@
+//! What is logged: the README's fields are those of the code, and the messages that it quotes are really printed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::readme::{readme, table};
+
+fn sources(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+}
+
+fn all_sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found
+}
+
+/// The arguments of a macro call that begins behind its opening parenthesis, split at its own commas.
+fn arguments(text: &str) -> Vec<String> {
+    let (mut parts, mut part, mut depth, mut quoted, mut escaped) =
+        (Vec::new(), String::new(), 0, false, false);
+    for c in text.chars() {
+        if quoted {
+            quoted = c != '"' || escaped;
+            escaped = c == '\\' && !escaped;
+        } else {
+            match c {
+                '"' => quoted = true,
+                '(' | '[' | '{' => depth += 1,
+                ')' | ']' | '}' if depth == 0 => break,
+                ')' | ']' | '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    parts.push(std::mem::take(&mut part).trim().to_owned());
+                    continue;
+                }
+                _ => {}
+            }
+        }
+        part.push(c);
+    }
+    parts.push(part.trim().to_owned());
+    parts
+}
+
+/// Names of the fields of all events of a text.
+fn fields(text: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        let call = format!("tracing::{level}!(");
+        for (at, _) in text.match_indices(&call) {
+            for argument in arguments(&text[at + call.len()..]) {
+                if argument.starts_with('"') {
+                    break;
+                }
+                let name = argument
+                    .split('=')
+                    .next()
+                    .unwrap()
+                    .trim()
+                    .trim_start_matches(['%', '?']);
+                names.insert(name.rsplit('.').next().unwrap().to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn the_fields_of_events_are_found_in_all_their_forms() {
+    let text = r#"tracing::info!(%address, platform = %name, n_rows = rows.len(), options.host, "said, {x}"); tracing::warn!("a = b")"#;
+    let found: Vec<String> = fields(text).into_iter().collect();
+    assert_eq!(found, ["address", "host", "n_rows", "platform"]);
+}
+
+#[test]
+fn the_table_of_log_fields_is_the_code() {
+    let documented: BTreeSet<String> = table("log fields")
+        .into_iter()
+        .flat_map(|row| row[0].split(", ").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let real: BTreeSet<String> = all_sources().iter().flat_map(|(_, text)| fields(text)).collect();
+    let unknown: Vec<&String> = real.difference(&documented).collect();
+    let gone: Vec<&String> = documented.difference(&real).collect();
+    assert!(
+        unknown.is_empty() && gone.is_empty(),
+        "not in the README: {unknown:?}; not in the code: {gone:?}"
+    );
+}
+
+/// White space as one blank, and strings that go on in the next line as one.
+fn flat(text: &str) -> String {
+    let joined = text.replace("\\\n", "\n").replace("\\\"", "\"");
+    joined.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn each_message_that_troubleshooting_quotes_is_one_of_the_code() {
+    let code: String = all_sources().iter().map(|(_, text)| flat(text)).collect();
+    let readme = readme();
+    let start = readme.find("<!-- messages -->").unwrap();
+    let end = readme.find("<!-- end messages -->").unwrap();
+    let mut n_quoted = 0;
+    for line in readme[start..end].lines().filter(|line| line.starts_with("| ")) {
+        let first = line.trim_matches('|').split(" | ").next().unwrap();
+        // In back-ticks; what differs from case to case is an ellipsis.
+        for quoted in first.split('`').skip(1).step_by(2) {
+            for part in quoted.split("...").map(str::trim).filter(|part| !part.is_empty()) {
+                assert!(code.contains(part), "no code says: {part}");
+                n_quoted += 1;
+            }
+        }
+    }
+    assert!(n_quoted >= 20, "{n_quoted}");
+}
