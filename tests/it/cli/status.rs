@@ -26,7 +26,7 @@ fn on_a_terminal(words: &str, environment: &[(&str, &str)], typed: &str) -> (i32
     let mut written = Vec::new();
     let mut first = [0; 1024];
     let n = output.read(&mut first).unwrap();
-    written.extend_from_slice(&first[..n]);
+    written.extend_from_slice(first.get(..n).unwrap());
     let mut input = child.stdin.take().unwrap();
     if !typed.is_empty() {
         input.write_all(typed.as_bytes()).unwrap();
