@@ -141,7 +141,7 @@ impl Rollups {
             let started = Instant::now();
             let more = self.database.roll_up(&self.lease, due).await?;
             self.metrics.made(more.buckets, more.rows, started.elapsed());
-            tracing::debug!(buckets = ?more.buckets, rows = more.rows, elapsed = ?started.elapsed(), "roll-ups made");
+            tracing::debug!(n_buckets = ?more.buckets, n_rows = more.rows, elapsed = ?started.elapsed(), "roll-ups made");
             made.add(&more);
         }
         Ok(())
@@ -166,9 +166,9 @@ impl Rollups {
         match (told, policy.tell) {
             (Told::Quietly, _) => tracing::debug!(%error, "{WHAT}"),
             (Told::Aloud { .. }, _) if is_away => tracing::debug!(%error, "{WHAT}"),
-            (Told::Aloud { untold }, Tell::Warn) => tracing::warn!(%error, untold, "{WHAT}"),
+            (Told::Aloud { untold }, Tell::Warn) => tracing::warn!(%error, repeated = untold, "{WHAT}"),
             (Told::Aloud { untold }, Tell::Error | Tell::ErrorOnce) => {
-                tracing::error!(%error, untold, "{WHAT}");
+                tracing::error!(%error, repeated = untold, "{WHAT}");
             }
         }
         wait

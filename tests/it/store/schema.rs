@@ -105,6 +105,8 @@ async fn a_database_that_is_not_ready_says_what_to_run() {
         .batch_execute("DROP EXTENSION timescaledb CASCADE")
         .await
         .unwrap();
+    // A session that has worked with the extension stumbles once over its loss.
+    let store = fixture.store("b");
     for error in [
         store.ready().await.unwrap_err(),
         migrate::apply(&fixture.settings(Role::Owner, "migration"))
