@@ -38,8 +38,8 @@ pub const ROLLUPS_LATE: Duration = Duration::from_secs(45 * 60);
 
 const ROLLUP: Duration = Duration::from_secs(ROLLUP_SECONDS as u64);
 
-/// The interval of a live row.
-const REALTIME_INTERVAL: u16 = REALTIME_SECONDS as u16;
+/// The interval of a live row, as rows hold it.
+const REALTIME_INTERVAL: u16 = 20;
 
 /// Neighbours touch where one starts this close to the end of the other: half of a 20-second interval, beside a roll-up
 /// as well. Half of the roll-up's own interval would let it hide seven samples.
