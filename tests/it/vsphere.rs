@@ -588,7 +588,7 @@ mod vcsim {
         let now = vsphere.server_time().await.unwrap();
         let target = Target {
             entity: VmId(1).into(),
-            moref: inventory.vms[0].moref.clone(),
+            moref: inventory.vms.first().unwrap().moref.clone(),
             cpus: 1,
             placement: None,
             after: now.minus(Duration::from_secs(3 * 3600)),
@@ -596,7 +596,7 @@ mod vcsim {
         };
         let reply = vsphere.query(&[target], 300).await.unwrap();
         assert_eq!(reply.counts.other_interval, 0);
-        let heads = reply.windows[0].heads();
+        let heads = reply.windows.first().unwrap().heads();
         assert!((24..=25).contains(&heads.len()), "{}", heads.len());
         assert!(heads.iter().all(|head| head.interval_seconds == 300));
     }
