@@ -351,6 +351,7 @@ impl App {
 async fn watch_database(database: Database, health: watch::Sender<DatabaseHealth>, tasks: Tasks) {
     let metrics = DatabaseMetrics::new();
     let stopping = tasks.stopping();
+    let mut known = None;
     loop {
         let probed = tokio::select! {
             () = stopping.cancelled() => return,
@@ -361,7 +362,9 @@ async fn watch_database(database: Database, health: watch::Sender<DatabaseHealth
             Err(error) => DatabaseHealth::Down(Chain(error).to_string()),
         };
         metrics.up(now == DatabaseHealth::Up);
-        if *health.borrow() != now {
+        // A server may come back as another edition or version between two looks.
+        let is_another = probed.as_ref().is_ok_and(|probe| known.as_ref() != Some(probe));
+        if *health.borrow() != now || is_another {
             match &probed {
                 Ok(probe) => tracing::info!(server = %probe, "database ready"),
                 Err(error) => {
@@ -371,6 +374,7 @@ async fn watch_database(database: Database, health: watch::Sender<DatabaseHealth
             }
             health.send_replace(now);
         }
+        known = probed.ok().or(known);
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(HEALTH_INTERVAL) => {}

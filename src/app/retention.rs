@@ -45,12 +45,9 @@ impl Retention {
             let mut next = Instant::now() + FIRST;
             let mut told = None;
             loop {
-                if self
-                    .health
-                    .wait_for(|health| *health == DatabaseHealth::Up)
-                    .await
-                    .is_err()
-                {
+                // What is seen here is no news below.
+                let up = self.health.wait_for(|health| *health == DatabaseHealth::Up);
+                if up.await.is_err() {
                     // The task that looks at the database has ended: so does everything.
                     return;
                 }
@@ -63,9 +60,9 @@ impl Retention {
                         told = None;
                         false
                     }
-                    // Down, and up again: what is there then may be another edition or version.
-                    down = self.health.wait_for(|health| *health != DatabaseHealth::Up) => {
-                        if down.is_err() {
+                    // Down and up again, or another edition or version.
+                    told_anew = self.health.changed() => {
+                        if told_anew.is_err() {
                             return;
                         }
                         false
