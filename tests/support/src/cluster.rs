@@ -54,6 +54,21 @@ impl Cluster {
         }
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The server's data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../target/cluster")
+            .join(&self.name)
+            .join("data")
+    }
+
     /// Starts it if it is not running and returns the superuser's connection string.
     ///
     /// # Errors
