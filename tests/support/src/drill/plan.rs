@@ -152,7 +152,7 @@ impl Kind {
         Fault::new(Self::ReadOnly, 2, "read-only", &[6], "25006 counted; the primary is found again, no error of data"),
         Fault::new(Self::DatabaseFull, 2, "database-full", &[7], "53100 counted, at most one attempt in 5 s, the process goes on, then everything is stored"),
         Fault::new(Self::Locked, 2, "locked", &[8], "55P03 counted, the process goes on within its memory"),
-        Fault::new(Self::DatabaseSlow, 1, "database-slow", &[8], "the polls that a COPY of 20 s costs are counted, the process goes on within its memory"),
+        Fault::new(Self::DatabaseSlow, 1, "database-slow", &[8], "the polls that a COPY of 30 s costs are counted, the process goes on within its memory"),
         Fault::new(Self::Pool, 2, "pool", &[10], "new samples are stored while 200 callers wait"),
         Fault::new(Self::VcenterAway, 2, "vcenter-away", &[11], "missing = 0 after up to 50 minutes"),
         Fault::new(Self::VcenterReset, 1, "vcenter-reset", &[11], "the process goes on"),

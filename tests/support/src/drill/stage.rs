@@ -153,6 +153,12 @@ impl Stage {
             rss_max_kib: 0,
             hasty: plan.hasty,
         };
+        // Left behind by a run that ended in the middle.
+        stage
+            .client()
+            .await?
+            .batch_execute("DROP TABLESPACE IF EXISTS virt_drill_room")
+            .await?;
         stage.holder_mut().collector.migrate().await?;
         stage.holder_mut().collector.command(&["key", "init"]).await?;
         stage.start().await?;

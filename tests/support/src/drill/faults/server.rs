@@ -113,8 +113,8 @@ pub(super) async fn full(stage: &mut Stage, dice: &mut Random) -> Result<String,
     let data = stage.cluster.data();
     let owner = owner_of(&data).ok_or(Error::Nothing("directory of the server"))?;
     let room = Room::mount(stage.directory().join("room"), owner).await?;
-    stage.move_in(&room).await?;
     let outcome = async {
+        stage.move_in(&room).await?;
         room.fill()?;
         stage.note("the disk is full");
         stage.pass_unwell(time);
@@ -161,6 +161,9 @@ impl Stage {
         let place = room.0.display();
         client
             .batch_execute(&format!("CREATE TABLESPACE virt_drill_room LOCATION '{place}'"))
+            .await?;
+        client
+            .batch_execute("GRANT CREATE ON TABLESPACE virt_drill_room TO virt_owner")
             .await?;
         client
             .batch_execute("SELECT attach_tablespace('virt_drill_room', 'virt_vm_metrics')")
@@ -230,7 +233,8 @@ pub(super) async fn locked(stage: &mut Stage, dice: &mut Random) -> Result<Strin
 
 /// A COPY takes longer than the time between two polls.
 pub(super) async fn slow(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let hold = dice.millis(21_000, 27_000);
+    // A poll that is late by less is due at once, and none is lost.
+    let hold = dice.millis(31_000, 34_000);
     let before = stage.holder().database.counts().held_copies;
     stage.holder().database.hold_copy();
     let when = provoke(stage, dice).await?;
