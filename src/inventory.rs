@@ -227,7 +227,7 @@ impl Discovery {
             let Err(error) = result else { continue };
             state.answer(Some(&error));
             if let Error::Store(error) = &error {
-                if error.class() == store::Class::Fenced {
+                if error.class().ends_term() {
                     self.lost.cancel();
                     stopping.cancelled().await;
                     return;

@@ -8,15 +8,18 @@
 //!
 //! Invariants:
 //! - The call of an action is sent at most once, whatever is killed: `sent_at` is committed behind the fence before it,
-//!   and who finds it written looks what became of the call.
+//!   and who finds it written looks what became of the call. A database that loses the commit in a fail-over does not
+//!   make its collector send again, either: [`Sent`].
 //! - Nothing is guessed: where neither tasks nor the VM tell, the end is `unknown`, with the reason.
 //! - A VM is looked at just before; if it is another one than was asked for, nothing is done.
 //! - At most [`AT_ONCE`] operations are at work per platform, in its sessions and within its limit of requests.
 
 mod judge;
 mod one;
+mod sent;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -29,6 +32,7 @@ use uuid::Uuid;
 use crate::error::Chain;
 use crate::model::operation::Operation;
 use crate::operate::one::{Hands, Left};
+pub use crate::operate::sent::Sent;
 use crate::store;
 use crate::store::{Class, Database, Lease, Listener};
 use crate::telemetry::metrics::PlatformMetrics;
@@ -57,6 +61,8 @@ pub struct Operate {
     pub vsphere: Vsphere,
     /// Changes when there may be something to do.
     pub asked: watch::Receiver<u64>,
+    /// Calls that this collector has sent, in this term or an earlier one.
+    pub sent: Arc<Sent>,
     /// Cancelled when the platform turns out to be another collector's.
     pub lost: CancellationToken,
     /// Counts.
@@ -71,6 +77,7 @@ impl Operate {
             database: self.database.clone(),
             vsphere: self.vsphere.clone(),
             stopping: stopping.clone(),
+            sent: Arc::clone(&self.sent),
             same_server: OnceCell::new(),
         };
         let mut asked = self.asked.clone();

@@ -32,6 +32,7 @@
 //! Invariants:
 //! - Every wait for the server has a deadline, and the server has its own, shorter one.
 //! - Every transaction that writes for a platform starts with the fence ([`FENCE_SQL`]).
+//! - What is read of a server is believed of no other, and not of the same one started again ([`lease`]).
 //! - A connection on which anything failed, or whose future was dropped half-way, is never used again.
 //! - No password reaches an error, a log line or `Debug`.
 
@@ -54,6 +55,7 @@ pub mod reading;
 pub mod registry;
 pub mod retention;
 pub mod rollup;
+mod servers;
 pub mod token;
 mod types;
 pub mod watermark;

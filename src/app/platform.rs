@@ -43,7 +43,7 @@ use crate::inventory::DiscoveryReport;
 use crate::model::gap::GapLane;
 use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
-use crate::operate::Operate;
+use crate::operate::{Operate, Sent};
 use crate::store;
 use crate::store::Database;
 use crate::store::Lease;
@@ -117,6 +117,7 @@ pub(super) struct Platform {
     health: watch::Sender<live::Health>,
     owned: Arc<AtomicBool>,
     turned: Arc<AtomicI64>,
+    sent: Arc<Sent>,
 }
 
 /// A platform as others see it.
@@ -212,6 +213,7 @@ impl Platform {
                 health,
                 owned,
                 turned,
+                sent: Arc::default(),
             },
             handle,
         )
@@ -345,7 +347,7 @@ impl Platform {
         let stopping = group.stopping();
         tokio::select! {
             () = stopping.cancelled() => {}
-            () = lost.cancelled() => tracing::warn!("the platform was lost to another collector"),
+            () = lost.cancelled() => tracing::warn!("the lease is void: another collector has taken the platform, or the database was started again"),
             () = self.asked_to_hand_over() => tracing::info!("handing the platform over to a collector that has fewer"),
         }
         group.stop();
@@ -507,6 +509,7 @@ impl Platform {
             database: database.clone(),
             vsphere: vsphere.clone(),
             asked: asked.clone(),
+            sent: Arc::clone(&self.sent),
             lost: lost.clone(),
             metrics: self.metrics.clone(),
         };
@@ -567,7 +570,7 @@ impl Renewal {
             }
             match self.database.renew_lease(&self.lease).await {
                 Ok(()) => failing = false,
-                Err(error) if error.class() == store::Class::Fenced => {
+                Err(error) if error.class().ends_term() => {
                     self.lost.cancel();
                     stopping.cancelled().await;
                     return;

@@ -30,7 +30,7 @@ const fn seconds(seconds: u64) -> Duration {
 pub struct Policy {
     /// The class.
     pub class: Class,
-    /// When the next attempt comes; `None`: never, the platform is another collector's.
+    /// When the next attempt comes; `None`: never, the lease is no good any more.
     pub wait: Option<Wait>,
     /// How loudly.
     pub tell: Tell,
@@ -79,7 +79,7 @@ pub enum Tell {
 }
 
 /// One row per class.
-pub const POLICIES: [Policy; 11] = [
+pub const POLICIES: [Policy; 12] = [
     Policy {
         class: Class::Connection,
         wait: Wait::growing(millis(500), seconds(30)),
@@ -133,6 +133,12 @@ pub const POLICIES: [Policy; 11] = [
         wait: None,
         tell: Tell::Warn,
         advice: "another collector owns the platform now",
+    },
+    Policy {
+        class: Class::Moved,
+        wait: None,
+        tell: Tell::Warn,
+        advice: "the platform is taken anew, and everything is read anew",
     },
     // These two come here only where no single row is to blame: salvage deals with rows.
     Policy {

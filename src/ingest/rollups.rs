@@ -147,11 +147,11 @@ impl Rollups {
         Ok(())
     }
 
-    /// How long to wait; `None` where the platform is another collector's now.
+    /// How long to wait; `None` where the lease is no good any more.
     fn failed(&self, troubles: &mut Troubles, error: &Error) -> Option<Duration> {
         const WHAT: &str = "roll-ups have to wait; nothing is lost, they are made once this is over";
         self.database_metrics.failed(error.class().as_str());
-        if error.class() == Class::Fenced {
+        if error.class().ends_term() {
             self.lost.cancel();
             return None;
         }

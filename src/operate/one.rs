@@ -3,6 +3,7 @@
 //! Invariant: between the transaction that writes `sent_at` and the call there is nothing that could fail unnoticed,
 //! and after it nothing that sends: whoever finds `sent_at` written, this life or another, follows or looks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -11,14 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Chain, Disposition};
 use crate::model::ids::MoRef;
-use crate::model::operation::{Action, Code, End, Operation, State};
+use crate::model::operation::{Action, Code, End, Operation, Seen, State};
 use crate::operate::judge;
 use crate::operate::judge::Before;
+use crate::operate::sent::Sent;
 use crate::retry::Backoff;
 use crate::soap;
 use crate::soap::fault::FaultKind;
 use crate::store;
-use crate::store::{Class, Database, Lease, Pinned};
+use crate::store::{Database, Lease, Pinned};
 use crate::units::Stamp;
 use crate::vsphere;
 use crate::vsphere::Vsphere;
@@ -135,6 +137,7 @@ pub(super) struct Hands {
     pub(super) database: Database,
     pub(super) vsphere: Vsphere,
     pub(super) stopping: CancellationToken,
+    pub(super) sent: Arc<Sent>,
     /// Set once the server was found to be the one whose objects are stored.
     pub(super) same_server: OnceCell<()>,
 }
@@ -158,7 +161,10 @@ impl Hands {
             return Ok(end);
         }
         let (Some(sent), Some(sent_at_source)) = (operation.sent_at, operation.sent_at_source) else {
-            return self.begin(operation).await;
+            return match self.sent.call(operation.id) {
+                Some((at_source, seen)) => self.forgotten(operation, at_source, seen).await,
+                None => self.begin(operation).await,
+            };
         };
         if let Some(task) = &operation.task {
             return self
@@ -177,6 +183,32 @@ impl Hands {
         );
         self.look(operation, sent_at_source, self.since(sent, FOLLOW).await?)
             .await
+    }
+
+    /// The database has forgotten that the call was sent.
+    async fn forgotten(
+        &self,
+        operation: &mut Operation,
+        at_source: Stamp,
+        seen: Seen,
+    ) -> Result<End, Left> {
+        tracing::warn!(
+            operation = %operation.id,
+            action = operation.action.as_str(),
+            "the database has lost the note that an action was sent; looking what became of it"
+        );
+        let is_ours = self
+            .persist("note that an action was sent", || {
+                self.database
+                    .mark_sent(&self.lease, operation.id, at_source, &seen)
+            })
+            .await?;
+        if !is_ours {
+            return Err(Left::Ended);
+        }
+        operation.seen_before = Some(seen);
+        operation.sent_at_source = Some(at_source);
+        self.look(operation, at_source, Instant::now() + FOLLOW).await
     }
 
     /// Takes it out of the queue; an end where it was there for too long.
@@ -261,7 +293,7 @@ impl Hands {
                 Ok((is_ours, fenced_at))
             })
             .await?;
-        operation.seen_before = Some(seen);
+        operation.seen_before = Some(seen.clone());
         operation.sent_at_source = Some(source_time);
         if !is_ours {
             tracing::error!(operation = %id, "an action was sent by somebody else; leaving it alone");
@@ -274,6 +306,7 @@ impl Hands {
                     .to_owned(),
             ));
         }
+        self.sent.note(id, source_time, seen);
         let action = &operation.action;
         let sent = self
             .vsphere
@@ -369,7 +402,7 @@ impl Hands {
             .database
             .note_progress(&self.lease, operation.id, percent, waits);
         match noted.await {
-            Err(error) if error.class() == Class::Fenced => Err(Left::Fenced),
+            Err(error) if error.class().ends_term() => Err(Left::Fenced),
             Err(error) => {
                 tracing::debug!(operation = %operation.id, error = %Chain(&error), "cannot note the progress of an action");
                 Ok(())
@@ -575,7 +608,7 @@ impl Hands {
             };
             let trouble = match asked {
                 Ok(answer) => return Ok(Ok(answer)),
-                Err(Trouble::Store(error)) if error.class() == Class::Fenced => return Err(Left::Fenced),
+                Err(Trouble::Store(error)) if error.class().ends_term() => return Err(Left::Fenced),
                 Err(trouble) => trouble,
             };
             let is_sent = operation.sent_at_source.is_some();
@@ -612,7 +645,7 @@ impl Hands {
         loop {
             match write().await {
                 Ok(value) => return Ok(value),
-                Err(error) if error.class() == Class::Fenced => return Err(Left::Fenced),
+                Err(error) if error.class().ends_term() => return Err(Left::Fenced),
                 Err(error) if backoff.is_fresh() => {
                     tracing::warn!(error = %Chain(&error), "cannot {what}; trying again");
                 }

@@ -31,6 +31,7 @@ use crate::error::Chain;
 use crate::secret;
 use crate::store::error::{Class, Error};
 use crate::store::lease::{self, Lease, Owner};
+use crate::store::servers::{Servers, Session};
 
 /// Connections of the pool: leases, inventory, gaps and API of a few dozen platforms, each for milliseconds.
 const POOL_SIZE: usize = 8;
@@ -52,6 +53,7 @@ const SESSION_OPTIONS: &str = "-c statement_timeout=60s -c lock_timeout=5s \
 #[derive(Clone)]
 pub struct Settings {
     config: tokio_postgres::Config,
+    servers: Arc<Servers>,
     password_file: Option<PathBuf>,
     tls: Option<MakeRustlsConnect>,
     owner: Owner,
@@ -127,6 +129,7 @@ impl Settings {
         }
         let target = target(&config);
         Ok(Self {
+            servers: Arc::new(Servers::of(&config)),
             config,
             password_file: account.password_file.clone(),
             tls,
@@ -140,6 +143,7 @@ impl Settings {
         let mut settings = self.clone();
         let options = format!("{} {more}", self.config.get_options().unwrap_or_default());
         settings.config.options(options);
+        settings.servers = Arc::new(Servers::of(&settings.config));
         settings
     }
 
@@ -194,8 +198,18 @@ impl Settings {
         &self,
         purpose: &str,
         listening: Option<Arc<Notify>>,
-    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
-        let mut config = self.config.clone();
+    ) -> Result<Session, tokio_postgres::Error> {
+        self.servers
+            .connect(|config| self.login_to(config, purpose, listening.clone()))
+            .await
+    }
+
+    async fn login_to(
+        &self,
+        mut config: tokio_postgres::Config,
+        purpose: &str,
+        listening: Option<Arc<Notify>>,
+    ) -> Result<Session, tokio_postgres::Error> {
         config.application_name(self.owner.application_name(purpose));
         if let Some(path) = &self.password_file {
             // Read at each connection, so that a rotated password needs no restart.
@@ -203,12 +217,7 @@ impl Settings {
                 Ok(password) => {
                     config.password(password.expose());
                 }
-                Err(error) => {
-                    let refused = Refused(Some(io::Error::other(error)));
-                    config.ssl_mode(SslMode::Disable);
-                    let (client, connection) = config.connect_raw(refused, NoTls).await?;
-                    return Ok((client, serve(purpose, connection, None)));
-                }
+                Err(error) => return refused(io::Error::other(error)).await,
             }
         }
         Ok(match self.tls.clone() {
@@ -376,7 +385,15 @@ where
     })
 }
 
-/// A stream that only fails: how our own error passes through a pool that knows none but the driver's.
+/// Our own error in the driver's clothes, since the pool knows no other.
+pub(super) async fn refused(error: io::Error) -> Result<Session, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config.user("nobody").ssl_mode(SslMode::Disable);
+    let (client, connection) = config.connect_raw(Refused(Some(error)), NoTls).await?;
+    Ok((client, serve("refused", connection, None)))
+}
+
+/// A stream that only fails.
 struct Refused(Option<io::Error>);
 
 impl Refused {
@@ -538,8 +555,7 @@ impl fmt::Debug for Database {
 struct PoolConnect(Arc<Settings>);
 
 /// What the pool's trait asks for.
-type Connecting<'a> =
-    Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>>;
+type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Session, tokio_postgres::Error>> + Send + 'a>>;
 
 impl Connect for PoolConnect {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {

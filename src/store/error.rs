@@ -14,6 +14,7 @@ use crate::error::{Chain, Disposition};
 use crate::model::ids::PlatformId;
 use crate::secret;
 use crate::store::probe::{LEAST_POSTGRES, LEAST_TIMESCALE};
+use crate::store::servers::Stale;
 
 /// How long to wait before the next try where only a person can help: an account, a password, a schema.
 const WAIT_FOR_A_PERSON: Duration = Duration::from_secs(60);
@@ -42,6 +43,9 @@ pub enum Class {
     Auth,
     /// This collector no longer owns the platform.
     Fenced,
+    /// The server is not the one that gave the lease, or was started again since: what is known of it may be of
+    /// another history, so everything is read anew, the lease included.
+    Moved,
     /// The schema, the extension or the server is not what this version needs.
     Schema,
     /// Anything else that repeating will not change.
@@ -50,7 +54,7 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connection,
         Self::Unknown,
         Self::NotWritable,
@@ -60,6 +64,7 @@ impl Class {
         Self::Data,
         Self::Auth,
         Self::Fenced,
+        Self::Moved,
         Self::Schema,
         Self::Permanent,
     ];
@@ -77,9 +82,16 @@ impl Class {
             Self::Data => "data",
             Self::Auth => "auth",
             Self::Fenced => "fenced",
+            Self::Moved => "moved",
             Self::Schema => "schema",
             Self::Permanent => "permanent",
         }
+    }
+
+    /// True where the lease is no good any more.
+    #[must_use]
+    pub const fn ends_term(self) -> bool {
+        matches!(self, Self::Fenced | Self::Moved)
     }
 
     /// From the server's own code; its first two characters are the group.
@@ -233,6 +245,14 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// The only server that takes writes is an old primary.
+    #[error("there is no primary at {target}: {problem}")]
+    Stale {
+        /// Servers, database and account.
+        target: String,
+        /// What was found.
+        problem: String,
+    },
     /// No answer in time.
     #[error("cannot {attempt}: the database gave no answer within {} s", after.as_secs())]
     Deadline {
@@ -270,6 +290,15 @@ pub enum Error {
     /// The platform has another owner, or the lease ran out.
     #[error("platform {platform} is no longer owned by this collector; nothing was written")]
     Fenced {
+        /// The platform.
+        platform: PlatformId,
+    },
+    /// The server is not the one that gave the lease.
+    #[error(
+        "platform {platform} was taken on another database server, or on this one before it was started again; nothing \
+         was written"
+    )]
+    Moved {
         /// The platform.
         platform: PlatformId,
     },
@@ -477,6 +506,12 @@ impl Error {
                 problem: Chain(problem).to_string(),
             };
         }
+        if let Some(stale) = find_source::<Stale>(&source) {
+            return Self::Stale {
+                target: target.to_owned(),
+                problem: stale.to_string(),
+            };
+        }
         let advice = match source.code().map(SqlState::code) {
             Some("28P01") => "check the account and the password in password_file",
             Some(code) if code.starts_with("28") => {
@@ -504,7 +539,9 @@ impl Error {
             | Self::Migration { source, .. } => source.class(),
             Self::Deadline { .. } | Self::Busy { .. } => Class::Connection,
             Self::CommitUnknown { .. } => Class::Unknown,
+            Self::Stale { .. } => Class::NotWritable,
             Self::Fenced { .. } => Class::Fenced,
+            Self::Moved { .. } => Class::Moved,
             Self::RowCount { .. } | Self::GapsChanged { .. } | Self::MigrationRunning => Class::Retry,
             Self::Password { .. } => Class::Auth,
             Self::ExtensionNotCreated { .. }
@@ -537,14 +574,14 @@ impl Error {
             Class::Full => Disposition::RetryAfter(WAIT_FOR_SPACE),
             Class::Duplicate | Class::Data => Disposition::Split,
             Class::Auth | Class::Schema => Disposition::RetryAfter(WAIT_FOR_A_PERSON),
-            Class::Fenced | Class::Permanent => Disposition::Permanent,
+            Class::Fenced | Class::Moved | Class::Permanent => Disposition::Permanent,
         }
     }
 
     /// True where there is no connection at all. The loop that looks at the database tells of that once, for everybody.
     #[must_use]
     pub const fn is_outage(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Password { .. })
+        matches!(self, Self::Connect { .. } | Self::Stale { .. } | Self::Password { .. })
     }
 
     /// True where it is certain that nothing of the transaction was stored.

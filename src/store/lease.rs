@@ -7,6 +7,10 @@
 //! - A write transaction holds the lease row FOR KEY SHARE from its first statement to its end. Renewal updates no
 //!   key column and passes it; a take-over locks FOR UPDATE and waits for it. So whoever sees the new epoch knows
 //!   that no transaction of an older one is still open.
+//! - A lease lives no longer than the server that gave it. After a fail-over the row, and with it the epoch, may be of
+//!   before the take-over, and keys may be given out a second time; a restored server is no better. So a lease names
+//!   the start of its server, and the fence of another one, or of the same one started again, refuses it: whoever held
+//!   it takes it anew and reads everything anew, keys included ([`Error::Moved`]).
 //! - The fence asks for `until` too: without it, overlapping writers would keep the row share-locked for ever and
 //!   starve a take-over, even when renewal has failed long ago.
 
@@ -20,17 +24,18 @@ use tokio_postgres::types::Type;
 use crate::model::ids::PlatformId;
 use crate::store::connect::{Database, Parameter, bounded, commit};
 use crate::store::error::Error;
+use crate::units::Stamp;
 
 /// How long a lease is good after it was taken or renewed. Renewed every 10 s, so two renewals may fail.
 pub const LEASE_TTL: Duration = Duration::from_secs(30);
 
-/// The first statement of every transaction that writes for a platform. No row: fenced.
+/// The first statement of every transaction that writes for a platform. No row: fenced; false: another server.
 pub const FENCE_SQL: &str = "\
-SELECT 1 FROM virt_platform_lease
+SELECT pg_postmaster_start_time() = $4 FROM virt_platform_lease
 WHERE platform_id = $1 AND owner = $2 AND epoch = $3 AND until > clock_timestamp()
 FOR KEY SHARE";
 
-const FENCE_TYPES: [Type; 3] = [Type::INT4, Type::TEXT, Type::INT8];
+const FENCE_TYPES: [Type; 4] = [Type::INT4, Type::TEXT, Type::INT8, Type::TIMESTAMPTZ];
 
 /// A renewal or announcement that takes longer than this would come too late to matter.
 const RENEW_DEADLINE: Duration = Duration::from_secs(8);
@@ -48,7 +53,7 @@ const INSERT: &str = "\
 INSERT INTO virt_platform_lease (platform_id, owner, epoch, until)
 VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
 ON CONFLICT (platform_id) DO NOTHING
-RETURNING epoch";
+RETURNING epoch, pg_postmaster_start_time()";
 
 /// What the server says where the lease would be of a platform that has no row.
 const FOREIGN_KEY_VIOLATION: &str = "23503";
@@ -62,7 +67,7 @@ FROM (SELECT platform_id FROM virt_platform_lease
       WHERE platform_id = $1 AND (owner = $2 OR until <= clock_timestamp())
       FOR UPDATE SKIP LOCKED) AS free
 WHERE lease.platform_id = free.platform_id
-RETURNING lease.epoch";
+RETURNING lease.epoch, pg_postmaster_start_time()";
 
 const IS_FREE: &str = "\
 SELECT 1 FROM virt_platform_lease
@@ -78,15 +83,17 @@ const TAKE: &str = "\
 UPDATE virt_platform_lease
 SET owner = $2, epoch = epoch + 1, until = clock_timestamp() + make_interval(secs => $3)
 WHERE platform_id = $1
-RETURNING epoch";
+RETURNING epoch, pg_postmaster_start_time()";
 
 const RENEW: &str = "\
 UPDATE virt_platform_lease SET until = clock_timestamp() + make_interval(secs => $4)
-WHERE platform_id = $1 AND owner = $2 AND epoch = $3";
+WHERE platform_id = $1 AND owner = $2 AND epoch = $3
+RETURNING pg_postmaster_start_time() = $5";
 
 const RELEASE: &str = "\
 UPDATE virt_platform_lease SET until = clock_timestamp()
-WHERE platform_id = $1 AND owner = $2 AND epoch = $3 AND until > clock_timestamp()";
+WHERE platform_id = $1 AND owner = $2 AND epoch = $3 AND until > clock_timestamp()
+  AND pg_postmaster_start_time() = $4";
 
 /// Ends exactly those who block the take-over and carry the old owner's name. Blockers of another name are waited
 /// for: they are administrators or the new owner.
@@ -155,11 +162,16 @@ pub struct Lease {
     pub owner: Owner,
     /// Grows by one with each take-over.
     pub epoch: i64,
+    /// When the server was started that gave it.
+    pub server: Stamp,
 }
+
+/// Epoch of a lease and start of the server.
+type Taken = (i64, Stamp);
 
 /// What came of taking a lease without waiting.
 enum Attempt {
-    Taken(i64),
+    Taken(Taken),
     /// By another collector.
     Held,
     /// It is free, but a transaction holds its row.
@@ -175,15 +187,16 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked, or transactions of others block the row for too long.
     pub async fn acquire_lease(&self, platform: PlatformId, owner: &Owner) -> Result<Option<Lease>, Error> {
-        let epoch = match self.take_unlocked(platform, owner).await? {
-            Attempt::Taken(epoch) => Some(epoch),
+        let taken = match self.take_unlocked(platform, owner).await? {
+            Attempt::Taken(taken) => Some(taken),
             Attempt::Held => None,
             Attempt::Blocked => self.take_by_force(platform, owner).await?,
         };
-        Ok(epoch.map(|epoch| Lease {
+        Ok(taken.map(|(epoch, server)| Lease {
             platform,
             owner: owner.clone(),
             epoch,
+            server,
         }))
     }
 
@@ -206,7 +219,7 @@ impl Database {
             None => connection.query_opt(TAKE_UNLOCKED, &parameters).await?,
         };
         let attempt = match taken {
-            Some(row) => Attempt::Taken(connection.read(&row, 0)?),
+            Some(row) => Attempt::Taken((connection.read(&row, 0)?, connection.read(&row, 1)?)),
             None => {
                 let free = connection
                     .query_opt(IS_FREE, &[(&id, Type::INT4), (&name, Type::TEXT)])
@@ -221,7 +234,7 @@ impl Database {
     /// Waits for the row and ends whoever of the old owner's is in the way. On a connection of its own: a collector
     /// that stands still may block a dozen platforms at once, and those who wait must not use up the pool that
     /// renewals need, and that the connections are ended through.
-    async fn take_by_force(&self, platform: PlatformId, owner: &Owner) -> Result<Option<i64>, Error> {
+    async fn take_by_force(&self, platform: PlatformId, owner: &Owner) -> Result<Option<Taken>, Error> {
         let connection = self.settings().connect("take-over").await?;
         let read = |source| Error::statement(TAKE_LEASE, source);
         let (id, name, ttl) = (platform.0, owner.as_str(), LEASE_TTL.as_secs_f64());
@@ -258,9 +271,11 @@ impl Database {
         let take_parameters: [Parameter<'_>; 3] =
             [(&id, Type::INT4), (&name, Type::TEXT), (&ttl, Type::FLOAT8)];
         let taken = bounded(TAKE_LEASE, connection.query_typed_opt(TAKE, &take_parameters)).await?;
-        let epoch = taken.map(|row| row.try_get(0).map_err(read)).transpose()?;
+        let taken = taken
+            .map(|row| Ok::<Taken, Error>((row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?)))
+            .transpose()?;
         commit(&connection).await?;
-        Ok(epoch)
+        Ok(taken)
     }
 
     async fn end_blockers(&self, platform: PlatformId, waiting: i32) -> Result<i64, Error> {
@@ -276,31 +291,29 @@ impl Database {
     /// Makes a lease good for another [`LEASE_TTL`].
     ///
     /// # Errors
-    /// [`Error::Fenced`] where another collector has taken the platform.
+    /// [`Error::Fenced`] where another collector has taken the platform, [`Error::Moved`] where the server is not the
+    /// one that gave it.
     pub async fn renew_lease(&self, lease: &Lease) -> Result<(), Error> {
         const ATTEMPT: &str = "renew a platform's lease";
         let renewed = timely(ATTEMPT, async {
             let connection = self.checkout(ATTEMPT).await?;
             let renewed = connection
-                .execute(
+                .query_opt(
                     RENEW,
                     &[
                         (&lease.platform.0, Type::INT4),
                         (&lease.owner.as_str(), Type::TEXT),
                         (&lease.epoch, Type::INT8),
                         (&LEASE_TTL.as_secs_f64(), Type::FLOAT8),
+                        (&lease.server, Type::TIMESTAMPTZ),
                     ],
                 )
                 .await?;
+            let is_good = renewed.map(|row| connection.read(&row, 0)).transpose()?;
             connection.done();
-            Ok(renewed)
+            Ok(is_good)
         });
-        if renewed.await? == 0 {
-            return Err(Error::Fenced {
-                platform: lease.platform,
-            });
-        }
-        Ok(())
+        passed(lease, renewed.await?)
     }
 
     /// Gives a platform up, so that another collector can take it at once. A lease that was lost already is left
@@ -317,6 +330,7 @@ impl Database {
                     (&lease.platform.0, Type::INT4),
                     (&lease.owner.as_str(), Type::TEXT),
                     (&lease.epoch, Type::INT8),
+                    (&lease.server, Type::TIMESTAMPTZ),
                 ],
             )
             .await?;
@@ -340,11 +354,12 @@ pub(super) async fn timely<T>(
 /// Starts a transaction whose first statement is the fence, in one round trip.
 pub(super) async fn begin_fenced(attempt: &'static str, client: &Client, lease: &Lease) -> Result<(), Error> {
     let owner = lease.owner.as_str();
-    let [platform_type, owner_type, epoch_type] = FENCE_TYPES;
-    let parameters: [Parameter<'_>; 3] = [
+    let [platform_type, owner_type, epoch_type, server_type] = FENCE_TYPES;
+    let parameters: [Parameter<'_>; 4] = [
         (&lease.platform.0, platform_type),
         (&owner, owner_type),
         (&lease.epoch, epoch_type),
+        (&lease.server, server_type),
     ];
     // Both are sent when they are first polled, in this order.
     let (begun, fence) = bounded(attempt, async {
@@ -355,11 +370,19 @@ pub(super) async fn begin_fenced(attempt: &'static str, client: &Client, lease: 
         .await)
     })
     .await?;
-    begun.map_err(|source| Error::statement(attempt, source))?;
-    match fence.map_err(|source| Error::statement(attempt, source))? {
-        Some(_) => Ok(()),
-        None => Err(Error::Fenced {
-            platform: lease.platform,
-        }),
+    let refused = |source| Error::statement(attempt, source);
+    begun.map_err(refused)?;
+    let fence = fence.map_err(refused)?;
+    let is_good = fence.map(|row| row.try_get(0)).transpose().map_err(refused)?;
+    passed(lease, is_good)
+}
+
+/// What a row of the lease says of it: none, it is another's; false, the server is another one.
+const fn passed(lease: &Lease, is_good: Option<bool>) -> Result<(), Error> {
+    let platform = lease.platform;
+    match is_good {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::Moved { platform }),
+        None => Err(Error::Fenced { platform }),
     }
 }

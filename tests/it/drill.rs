@@ -18,11 +18,16 @@ async fn after_each_of_fifty_faults_the_oracle_finds_nothing() {
         assert!(report.rollups.is_clean() && report.rollups.whole > 0, "{report}");
         report
     };
-    let [kill, lease, database, vcenter] = Plan::quick(SEED);
-    let (kill, lease, database, vcenter) =
-        futures_util::join!(run(kill), run(lease), run(database), run(vcenter));
+    let [kill, lease, failover, database, vcenter] = Plan::quick(SEED);
+    let (kill, lease, failover, database, vcenter) = futures_util::join!(
+        run(kill),
+        run(lease),
+        run(failover),
+        run(database),
+        run(vcenter)
+    );
     // None of these outages was longer than the ring, and nothing else happened: there is nothing to explain.
-    for report in [&kill, &lease, &database] {
+    for report in [&kill, &lease, &failover, &database] {
         assert_eq!(report.verdict.explained, 0, "{report}");
     }
     // What stopped, vanished, moved or was withheld is explained, and nothing was lost for another reason.

@@ -452,10 +452,11 @@ async fn fenced(writer: &Client, lease: &Lease) -> Result<bool, tokio_postgres::
                 (&lease.platform.0, Type::INT4),
                 (&lease.owner.as_str(), Type::TEXT),
                 (&lease.epoch, Type::INT8),
+                (&lease.server, Type::TIMESTAMPTZ),
             ],
         )
         .await?;
-    Ok(passed.is_some())
+    Ok(passed.is_some_and(|row| row.get(0)))
 }
 
 const INSERT: &str = "INSERT INTO virt_vm_metrics (vm_id, collected_at, interval_seconds) VALUES ";

@@ -278,3 +278,20 @@ async fn a_database_that_refuses_for_a_while_delays_an_action_and_repeats_nothin
         desk.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_that_the_database_forgot_in_a_fail_over_is_looked_for_and_not_sent_again() {
+    const FORGET: &str = "UPDATE virt_operation SET state = 'queued', started_at = NULL, ended_at = NULL, sent_at = NULL, \
+                          sent_at_source = NULL, seen_before = NULL, accepted_at = NULL, task = NULL, progress = NULL, \
+                          result = NULL, code = NULL, detail = NULL";
+    let desk = Desk::new().await;
+    let asked = desk.done(A::Reset).await;
+    succeeded(&asked);
+    // As on a standby that missed the last commits.
+    desk.sql.batch_execute(FORGET).await.unwrap();
+    let again = desk.ended(asked.id).await;
+    let said = succeeded(&again).note.clone().unwrap_or_default();
+    assert!(said.contains("found again as task-"), "{said:?}");
+    assert_eq!(desk.rig.simulator.calls().count("ResetVM_Task"), 1);
+    desk.stop().await;
+}

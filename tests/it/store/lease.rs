@@ -121,6 +121,32 @@ async fn the_fence_refuses_every_write_of_a_deposed_owner_and_of_a_lease_that_ra
 }
 
 #[tokio::test]
+async fn a_lease_is_no_good_on_another_server_or_on_its_own_started_again() {
+    let mut platform = Platform::new().await;
+    // The row of a promoted standby may be of before a take-over, and its keys may be given out a second time: that
+    // owner and epoch are right says nothing.
+    let elsewhere = Lease {
+        server: platform.lease.server.minus(Duration::from_micros(1)),
+        ..platform.lease.clone()
+    };
+    for result in every_write(&mut platform, &elsewhere).await {
+        assert!(matches!(result, Err(Error::Moved { .. })), "{result:?}");
+    }
+    let renewed = platform.store.renew_lease(&elsewhere).await;
+    assert!(matches!(renewed, Err(Error::Moved { .. })), "{renewed:?}");
+    assert_eq!(platform.rows().await, (0, 0, 0));
+    platform.store.release_lease(&elsewhere).await.unwrap();
+    platform.store.renew_lease(&platform.lease).await.unwrap();
+
+    // Taken anew, it is good.
+    let own = platform.lease.owner.clone();
+    let anew = platform.store.acquire_lease(platform.lease.platform, &own).await;
+    for result in every_write(&mut platform, &anew.unwrap().unwrap()).await.into_iter().take(2) {
+        result.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_take_over_waits_for_open_writes_and_then_ends_those_of_the_old_owner() {
     let platform = Platform::new().await;
     // A write of the old owner that got through the fence and then stands still.
@@ -255,6 +281,10 @@ fn whatever_three_owners_do_in_whatever_order_only_one_can_write_and_epochs_only
         ..Config::default()
     };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let server = runtime.block_on(async {
+        let row = fixture.sql.query_one("SELECT pg_postmaster_start_time()", &[]).await;
+        row.unwrap().get(0)
+    });
     let n_case = std::cell::Cell::new(0);
     TestRunner::new_with_rng(config, rng)
         .run(&proptest::collection::vec(event, 1..40), |events| {
@@ -273,6 +303,7 @@ fn whatever_three_owners_do_in_whatever_order_only_one_can_write_and_epochs_only
                         owner: owner(["a", "b", "c"][place]),
                         // One that was never given cannot be used.
                         epoch: model.given[place].unwrap_or(0),
+                        server,
                     };
                     match event {
                         Event::Acquire(place) => {

@@ -54,6 +54,21 @@ impl Cluster {
         }
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The server's data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../target/cluster")
+            .join(&self.name)
+            .join("data")
+    }
+
     /// Starts it if it is not running and returns the superuser's connection string.
     ///
     /// # Errors
@@ -86,14 +101,33 @@ impl Cluster {
         self.call("restart", Some(mode)).await.map(drop)
     }
 
+    /// Makes this one anew as a streaming standby of a running cluster, and returns the superuser's connection string.
+    ///
+    /// # Errors
+    /// When the other one is not running or cannot be copied.
+    pub async fn follow(&self, primary: &Self) -> Result<String, Error> {
+        self.call_with("standby", &[&self.name, &primary.name]).await
+    }
+
+    /// Makes a standby take writes, and waits until it does.
+    ///
+    /// # Errors
+    /// When it is not one, or is not running.
+    pub async fn promote(&self) -> Result<String, Error> {
+        self.call("promote", None).await
+    }
+
     async fn call(&self, verb: &str, mode: Option<Mode>) -> Result<String, Error> {
-        let mut command = Command::new(&self.script);
-        command.arg(verb);
-        if let Some(mode) = mode {
-            command.args(["-m", mode.word()]);
+        match mode {
+            Some(mode) => self.call_with(verb, &["-m", mode.word(), &self.name]).await,
+            None => self.call_with(verb, &[&self.name]).await,
         }
+    }
+
+    async fn call_with(&self, verb: &str, arguments: &[&str]) -> Result<String, Error> {
+        let mut command = Command::new(&self.script);
         // A group of its own: Ctrl-C at the terminal must not stop half of a start or stop.
-        command.arg(&self.name).stdin(Stdio::null()).process_group(0);
+        command.arg(verb).args(arguments).stdin(Stdio::null()).process_group(0);
         let Output {
             status,
             stdout,

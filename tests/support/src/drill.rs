@@ -11,6 +11,8 @@
 //! | `set_up` | what every stage begins with: an empty directory, the way to the server |
 //! | `stage` | database, vCenter, proxies, collectors, and their comings and goings |
 //! | `judge` | waits until the daemon has recovered; asks the oracle |
+//! | `standby` | the second server of the database |
+//! | `figures` | what the daemon says of itself, and what it must not exceed |
 //! | `faults` | one function per kind of fault |
 //!
 //! # Time
@@ -36,11 +38,13 @@ use crate::oracle::{self, Verdict};
 use crate::{cluster, database, process, proxy};
 
 mod faults;
+mod figures;
 mod judge;
 mod plan;
 mod random;
 pub(crate) mod set_up;
 mod stage;
+mod standby;
 
 pub use plan::{Kind, Plan};
 pub(crate) use random::Random;
@@ -94,6 +98,15 @@ pub enum Error {
         /// What is promised.
         limit: Duration,
     },
+    /// What is asked of the kind beyond a clean verdict.
+    #[error("the oracle finds nothing, but {0}")]
+    Criterion(String),
+    /// This machine does not allow it: nothing was done, and nothing is proved.
+    #[error("not run: {0}")]
+    NotRun(String),
+    /// The collector does not answer on a port.
+    #[error(transparent)]
+    Http(#[from] crate::http::Error),
     /// The daemon ended, but not well.
     #[error("virt-collector was told to stop and ended with {status}\n{log}")]
     Stop {
@@ -145,6 +158,8 @@ pub enum Error {
 pub struct Report {
     /// Faults that happened, with the longest wait for the daemon to recover from one.
     pub faults: BTreeMap<Kind, (u32, Duration)>,
+    /// Faults that this machine does not allow, and why.
+    pub not_run: BTreeMap<Kind, (u32, String)>,
     /// The last verdict; all before it were clean.
     pub verdict: Verdict,
     /// Roll-ups in the end, all as the vCenter published.
@@ -167,6 +182,9 @@ impl fmt::Display for Report {
                 "{kind:<20} {n:>4}   slowest recovery {:>5.1} s",
                 slowest.as_secs_f64()
             )?;
+        }
+        for (kind, (n, why)) in &self.not_run {
+            writeln!(f, "{kind:<20} {n:>4}   not run: {why}")?;
         }
         let Verdict {
             owed,
@@ -233,7 +251,15 @@ async fn play(plan: &Plan, stage: &mut Stage, say: &mut (dyn FnMut(String) + Sen
             let verdict = stage.judge(faults::is_proven(kind)).await?;
             Ok((story, verdict))
         };
-        let (story, verdict) = judged.await.map_err(|source| Error::Fault {
+        let judged = match judged.await {
+            Err(Error::NotRun(why)) => {
+                say(format!("{number:>4} {kind:<20} not run: {why}"));
+                report.not_run.entry(kind).or_insert((0, why)).0 += 1;
+                continue;
+            }
+            judged => judged,
+        };
+        let (story, verdict) = judged.map_err(|source| Error::Fault {
             seed: plan.seed,
             number,
             of,

@@ -24,8 +24,28 @@ pub enum Error {
 
 /// GETs a path. No deadline of its own: callers have one.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
-    let request = Request::get(path)
-        .header(header::HOST, address.to_string())
+    ask(address, path, None).await
+}
+
+/// GETs a path with a token.
+pub(crate) async fn get_as(
+    address: SocketAddr,
+    path: &str,
+    token: &str,
+) -> Result<(StatusCode, Bytes), Error> {
+    ask(address, path, Some(token)).await
+}
+
+async fn ask(
+    address: SocketAddr,
+    path: &str,
+    token: Option<&str>,
+) -> Result<(StatusCode, Bytes), Error> {
+    let mut request = Request::get(path).header(header::HOST, address.to_string());
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request
         .body(Empty::<Bytes>::new())
         .map_err(|source| Error::Path(path.to_owned(), source))?;
     let stream = TcpStream::connect(address)

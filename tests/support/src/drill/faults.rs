@@ -16,6 +16,8 @@ use crate::process;
 
 mod collector;
 mod database;
+mod failover;
+mod server;
 mod vcenter;
 mod world;
 
@@ -42,6 +44,12 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::DatabaseLatency => database::latency(stage, dice).await,
         Kind::DatabaseCut => database::cut(stage, dice).await,
         Kind::DatabaseRefused => database::refused(stage, dice).await,
+        Kind::Failover => failover::failover(stage, dice).await,
+        Kind::ReadOnly => failover::read_only(stage, dice).await,
+        Kind::DatabaseFull => server::full(stage, dice).await,
+        Kind::Locked => server::locked(stage, dice).await,
+        Kind::DatabaseSlow => server::slow(stage, dice).await,
+        Kind::Pool => server::pool(stage, dice).await,
         Kind::Session => vcenter::session(stage, dice).await,
         Kind::Truncated => vcenter::truncated(stage, dice).await,
         Kind::VcenterAway => vcenter::away(stage, dice).await,

@@ -43,6 +43,18 @@ pub enum Kind {
     DatabaseCut,
     /// The database takes no connections for a while.
     DatabaseRefused,
+    /// The database fails over to a standby that misses the last commits.
+    Failover,
+    /// The database takes no writes for a while.
+    ReadOnly,
+    /// The database's disk is full for a while.
+    DatabaseFull,
+    /// Somebody holds a table, or the row of the lease.
+    Locked,
+    /// A COPY takes longer than the time between two polls.
+    DatabaseSlow,
+    /// Two hundred callers of the API use up its connections.
+    Pool,
     /// The platform cannot be reached.
     VcenterAway,
     /// The connections to the platform are reset.
@@ -136,6 +148,12 @@ impl Kind {
         Fault::new(Self::DatabaseLatency, 1, "database-latency", &[8], "the process goes on, nothing piles up"),
         Fault::new(Self::DatabaseCut, 2, "database-cut", &[9], "no row twice, none missing"),
         Fault::new(Self::DatabaseRefused, 1, "database-refused", &[3], "the process goes on"),
+        Fault::new(Self::Failover, 3, "failover", &[5], "what the standby missed is read again; who was known by a lost key gets its own; an old primary that comes back is not written to"),
+        Fault::new(Self::ReadOnly, 2, "read-only", &[6], "25006 counted; the primary is found again, no error of data"),
+        Fault::new(Self::DatabaseFull, 2, "database-full", &[7], "53100 counted, at most one attempt in 5 s, the process goes on, then everything is stored"),
+        Fault::new(Self::Locked, 2, "locked", &[8], "55P03 counted, the process goes on within its memory"),
+        Fault::new(Self::DatabaseSlow, 1, "database-slow", &[8], "the polls that a COPY of 30 s costs are counted, the process goes on within its memory"),
+        Fault::new(Self::Pool, 2, "pool", &[10], "new samples are stored while 200 callers wait"),
         Fault::new(Self::VcenterAway, 2, "vcenter-away", &[11], "missing = 0 after up to 50 minutes"),
         Fault::new(Self::VcenterReset, 1, "vcenter-reset", &[11], "the process goes on"),
         Fault::new(Self::VcenterStalled, 1, "vcenter-stalled", &[18], "each call has its deadline"),
@@ -248,10 +266,10 @@ impl Plan {
         }
     }
 
-    /// Four short ones to run side by side in every test run. Each has a cluster of its own, since one of them
-    /// restarts its server.
+    /// Five short ones to run side by side in every test run. Each has a cluster of its own, since two of them
+    /// restart or replace its server.
     #[must_use]
-    pub fn quick(seed: u64) -> [Self; 4] {
+    pub fn quick(seed: u64) -> [Self; 5] {
         const DATABASE: [(Kind, u32); 4] = [
             (Kind::CommitCut, 2),
             (Kind::RestartFast, 1),
@@ -278,6 +296,7 @@ impl Plan {
         [
             ("drill-test-kill", [(Kind::Kill, 20)].as_slice()),
             ("drill-test-lease", &[(Kind::Lease, 1)]),
+            ("drill-test-failover", &[(Kind::Failover, 1)]),
             ("drill-test-database", &DATABASE),
             ("drill-test-vcenter", &VCENTER),
         ]

@@ -2,6 +2,7 @@
 //!
 //! Owns: everything that runs, and which time of the vCenter was healthy. Never does: judging.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(super) const PLATFORM: &str = "drill-3";
 const INTERVAL: Duration = Duration::from_secs(20);
 
 /// The database.
-const DATABASE: &str = "virt_drill";
+pub(super) const DATABASE: &str = "virt_drill";
 
 /// The daemon promises to stop within 45 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(50);
@@ -42,8 +43,13 @@ const TAKEOVER_LIMIT: Duration = Duration::from_secs(40);
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) collector: Collector,
+    /// The way to the server that takes writes.
     pub(super) database: Proxy,
+    /// The way to the other server, which is named beside it; closed while there is none.
+    pub(super) spare: Proxy,
     pub(super) vcenter: Proxy,
+    /// Where its API listens.
+    pub(super) api: SocketAddr,
     running: bool,
 }
 
@@ -51,11 +57,14 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Stage {
     name: String,
-    cluster: Cluster,
-    superuser: Config,
+    /// The server that takes writes; they change places in a fail-over.
+    pub(super) cluster: Cluster,
+    pub(super) superuser: Config,
+    /// The other one; it runs only while a fault needs it.
+    pub(super) spare: Cluster,
     database: Option<Database>,
     pub(super) simulator: Simulator,
-    slots: [Slot; 2],
+    pub(super) slots: [Slot; 2],
     /// The one that holds, or is to hold, the lease.
     holder: usize,
     directory: PathBuf,
@@ -127,6 +136,7 @@ impl Stage {
         let born = simulator.clock().horizon();
         let mut stage = Self {
             name: plan.cluster.clone(),
+            spare: Cluster::named(&format!("{}-b", plan.cluster)),
             cluster,
             superuser,
             database: Some(database),
@@ -143,7 +153,14 @@ impl Stage {
             rss_max_kib: 0,
             hasty: plan.hasty,
         };
+        // Left behind by a run that ended in the middle.
+        stage
+            .client()
+            .await?
+            .batch_execute("DROP TABLESPACE IF EXISTS virt_drill_room")
+            .await?;
         stage.holder_mut().collector.migrate().await?;
+        stage.holder_mut().collector.command(&["key", "init"]).await?;
         stage.start().await?;
         stage.recovered().await?;
         Ok(stage)
@@ -160,7 +177,9 @@ impl Stage {
             database.keep();
             Database::remove(&self.cluster.start().await?, DATABASE).await?;
         }
-        if std::env::var("VIRT_CLUSTER").is_ok_and(|name| name == self.name) {
+        self.spare.stop(Mode::Immediate).await?;
+        let is_first = self.cluster.name() == self.name;
+        if is_first && std::env::var("VIRT_CLUSTER").is_ok_and(|name| name == self.name) {
             return Ok(());
         }
         Ok(self.cluster.stop(Mode::Fast).await?)
@@ -434,21 +453,33 @@ impl Slot {
     ) -> Result<Self, Error> {
         let target = set_up::socket(superuser)?;
         // One over TCP, one over a Unix socket: both are in use.
-        let (way, host) = if number == 0 {
-            let way = Proxy::tcp(Protocol::Postgres, target)?;
-            let port = way.address().ok_or(Error::Nothing("port"))?.port();
-            (way, format!("host=127.0.0.1 port={port}"))
+        // Both name two servers, as where there is a standby.
+        let (way, spare, host) = if number == 0 {
+            let [way, spare] = [
+                Proxy::tcp(Protocol::Postgres, target.clone())?,
+                Proxy::tcp(Protocol::Postgres, target)?,
+            ];
+            let port = |proxy: &Proxy| Ok::<_, Error>(proxy.address().ok_or(Error::Nothing("port"))?.port());
+            let ports = format!("{},{}", port(&way)?, port(&spare)?);
+            (way, spare, format!("host=127.0.0.1,127.0.0.1 port={ports}"))
         } else {
+            let [first, second] = ["a", "b"].map(|name| sockets.join(name));
+            for directory in [&first, &second] {
+                set_up::fresh(directory)?;
+            }
             (
-                Proxy::unix(sockets, target)?,
-                format!("host={}", sockets.display()),
+                Proxy::unix(&first, target.clone())?,
+                Proxy::unix(&second, target)?,
+                format!("host={},{}", first.display(), second.display()),
             )
         };
+        spare.refuse(true);
         let vcenter = Proxy::tcp(Protocol::Opaque, Endpoint::Tcp(simulator.addr()))?;
         let platform = Platform {
             address: vcenter.address().ok_or(Error::Nothing("port"))?,
             ..Platform::simulated(PLATFORM, simulator)
         };
+        let api = process::free_address()?;
         let settings = Settings {
             database: format!("{host} user=virt_writer dbname={DATABASE}"),
             owner: database.url(Role::Owner),
@@ -456,14 +487,21 @@ impl Slot {
             discovery_interval: INTERVAL,
             listen: process::free_address()?,
             top: String::new(),
-            more: "[log]\nlevel = \"info,virt_collector=debug\"".to_owned(),
+            more: format!(
+                "[keys]\nfile = \"{}\"\n\n[api]\nlisten = \"{api}\"\nconnections = 512\n\
+                 connections_per_address = 512\nrequests_per_second = 1000\n\n\
+                 [log]\nlevel = \"info,virt_collector=debug\"",
+                directory.join("keyring").display()
+            ),
             platforms: vec![platform],
         };
         let files = directory.join(format!("collector-{number}"));
         Ok(Self {
             collector: Collector::prepare(program, &files, &settings)?,
             database: way,
+            spare,
             vcenter,
+            api,
             running: false,
         })
     }

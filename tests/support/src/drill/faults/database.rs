@@ -60,7 +60,13 @@ pub(super) async fn restart(stage: &mut Stage, dice: &mut Random, mode: Mode) ->
 
 pub(super) async fn stopped(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let mode = mode(dice);
-    let time = dice.seconds(60, 3_000);
+    // Longer than the ring, now and then: what is older comes as roll-ups.
+    let hours = dice.chance(15) && !stage.hasty;
+    let time = if hours {
+        dice.seconds(2 * 3_600, 4 * 3_600)
+    } else {
+        dice.seconds(60, 3_000)
+    };
     let pause = dice.millis(500, 8_000);
     let refused = dice.chance(50);
     stage.stop_database(mode).await?;
@@ -69,7 +75,27 @@ pub(super) async fn stopped(stage: &mut Stage, dice: &mut Random) -> Result<Stri
     tokio::time::sleep(pause).await;
     stage.start_database().await?;
     stage.holder().database.refuse(false);
+    if hours {
+        // The samples at the old end of the ring go first: no time passes before they are fetched.
+        let before = coarse(stage).await?;
+        stage.recovered().await?;
+        let filled = coarse(stage).await? - before;
+        if filled < 1 {
+            return Err(Error::Criterion(format!(
+                "{} s away, and no row of 5 minutes",
+                time.as_secs()
+            )));
+        }
+    }
+    stage.within_bounds().await?;
     Ok(format!("{mode:?}, for {} s", time.as_secs()))
+}
+
+/// Rows that came as 5-minute statistics.
+async fn coarse(stage: &Stage) -> Result<i64, Error> {
+    const COARSE: &str = "SELECT (SELECT count(*) FROM virt_host_metrics WHERE interval_seconds = 300) \
+                               + (SELECT count(*) FROM virt_vm_metrics WHERE interval_seconds = 300)";
+    Ok(stage.client().await?.query_one(COARSE, &[]).await?.get(0))
 }
 
 pub(super) async fn reset(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
