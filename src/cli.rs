@@ -20,6 +20,7 @@ mod check;
 mod completions;
 mod gaps;
 mod key;
+mod memory;
 mod migrate;
 mod password;
 mod platform;
@@ -42,6 +43,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config;
 use crate::config::Config;
 use crate::error::Chain;
+use crate::plain;
 use crate::secret::KeyFileError;
 use crate::store::{Database, Owner, Settings};
 
@@ -168,6 +170,9 @@ impl From<KeyFileError> for Failure {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Err(error) = memory::keep() {
+        eprintln!("virt-collector: cannot keep its memory out of core files: {error}");
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -199,7 +204,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !matches!(failure, Failure::Told) {
-                eprintln!("virt-collector: {}", Chain(&failure));
+                eprintln!("virt-collector: {}", plain::lines(&Chain(&failure).to_string()));
             }
             failure.exit_code()
         }
@@ -215,8 +220,10 @@ async fn ready_database(config: &Config) -> Result<Database, Failure> {
     Ok(database)
 }
 
-/// As [`println`], which panics for want of a reader, too.
+/// As [`println`], which panics for want of a reader, too. Names and reasons are the platforms' words: nothing in them
+/// steers the terminal.
 fn print(line: fmt::Arguments<'_>) {
+    let line = terminal::shown(&line.to_string());
     match writeln!(io::stdout(), "{line}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => println!("{line}"),
         _ => {}
