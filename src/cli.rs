@@ -22,6 +22,7 @@ mod gaps;
 mod key;
 mod memory;
 mod migrate;
+mod panics;
 mod password;
 mod platform;
 mod run;
@@ -170,6 +171,7 @@ impl From<KeyFileError> for Failure {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    panics::tell();
     if let Err(error) = memory::keep() {
         eprintln!("virt-collector: cannot keep its memory out of core files: {error}");
     }
@@ -223,7 +225,8 @@ async fn ready_database(config: &Config) -> Result<Database, Failure> {
 /// As [`println`], which panics for want of a reader, too. Names and reasons are the platforms' words: nothing in them
 /// steers the terminal.
 fn print(line: fmt::Arguments<'_>) {
-    let line = terminal::shown(&line.to_string());
+    let line = line.to_string();
+    let line = plain::painted(&line);
     match writeln!(io::stdout(), "{line}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => println!("{line}"),
         _ => {}

@@ -24,20 +24,53 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| matches!(character, '\n' | '\t'))
 }
 
-/// One line with its end. Where `colours` are wanted, escape sequences stay: whoever wrote the line has seen to those
-/// that are not its own.
+/// The same, of which colours stay.
 #[must_use]
-pub fn logged(text: &str, colours: bool) -> Cow<'_, str> {
-    match text.strip_suffix('\n') {
-        None => escaped(text, |character| colours && character == '\u{1b}'),
-        Some(body) => match escaped(body, |character| colours && character == '\u{1b}') {
-            Cow::Borrowed(_) => Cow::Borrowed(text),
-            Cow::Owned(mut escaped) => {
-                escaped.push('\n');
-                Cow::Owned(escaped)
-            }
-        },
+pub fn painted(text: &str) -> Cow<'_, str> {
+    with_colours(text, |part| lines(part))
+}
+
+/// One event of a log with its end, which becomes one line whatever is in it.
+#[must_use]
+pub fn logged(event: &str, colours: bool) -> Cow<'_, str> {
+    let (body, end) = match event.strip_suffix('\n') {
+        Some(body) => (body, "\n"),
+        None => (event, ""),
+    };
+    let shown = if colours {
+        with_colours(body, |part| line(part))
+    } else {
+        line(body)
+    };
+    match shown {
+        Cow::Borrowed(_) => Cow::Borrowed(event),
+        Cow::Owned(shown) => Cow::Owned(shown + end),
     }
+}
+
+/// Each part between escapes by itself; an escape stays where it begins a colour.
+fn with_colours<'a>(text: &'a str, plain: impl Fn(&'a str) -> Cow<'a, str>) -> Cow<'a, str> {
+    let mut parts = text.split('\u{1b}');
+    let first = plain(parts.next().unwrap_or_default());
+    let mut shown = first.into_owned();
+    for part in parts {
+        shown.push_str(if is_colour(part) { "\u{1b}" } else { "\\u001b" });
+        shown.push_str(&plain(part));
+    }
+    if shown == text {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(shown)
+    }
+}
+
+/// What follows an escape: a colour, bold, dim, italic, or the end of these. Nothing that hides a text.
+fn is_colour(sequence: &str) -> bool {
+    let is_known = |number: &str| matches!(number.parse(), Ok(0_u8..=3 | 30..=37 | 90..=97));
+    sequence
+        .strip_prefix('[')
+        .and_then(|sequence| sequence.split_once('m'))
+        .is_some_and(|(numbers, _)| numbers.split(';').all(is_known))
 }
 
 fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -97,6 +130,20 @@ mod tests {
             logged("WARN \u{1b}[1mx\u{1b}[0m\n<3>forged\r\n", true),
             "WARN \u{1b}[1mx\u{1b}[0m\\u000a<3>forged\\u000d\n"
         );
-        assert_eq!(logged("a\u{1b}b", false), "a\\u001bb");
+        assert_eq!(logged("a\u{1b}[1mb", false), "a\\u001b[1mb");
+        assert!(matches!(
+            logged("\u{1b}[32mINFO\u{1b}[0m\n", true),
+            Cow::Borrowed(_)
+        ));
+    }
+
+    #[test]
+    fn of_sequences_only_colours_stay() {
+        let colours = "\u{1b}[1;31mFAILED\u{1b}[0m  why\n\u{1b}[90mnote\u{1b}[0m";
+        assert_eq!(painted(colours), colours);
+        assert_eq!(
+            painted("a\u{1b}]0;title\u{7}\u{1b}[2J\u{1b}[8m\u{1b}[1;8m\u{9b}31mb\u{1b}"),
+            "a\\u001b]0;title\\u0007\\u001b[2J\\u001b[8m\\u001b[1;8m\\u009b31mb\\u001b"
+        );
     }
 }
