@@ -21,6 +21,8 @@ BEGIN
     END LOOP;
 
     EXECUTE format('ALTER DATABASE %I OWNER TO virt_owner', current_database());
+    -- Whoever else has an account of this server: nobody fills the disk with tables of their own.
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO virt_writer', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO virt_reader', current_database());
     -- A dashboard neither writes by mistake nor runs for ever.

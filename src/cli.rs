@@ -20,7 +20,9 @@ mod check;
 mod completions;
 mod gaps;
 mod key;
+mod memory;
 mod migrate;
+mod panics;
 mod password;
 mod platform;
 mod run;
@@ -42,6 +44,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config;
 use crate::config::Config;
 use crate::error::Chain;
+use crate::plain;
 use crate::secret::KeyFileError;
 use crate::store::{Database, Owner, Settings};
 
@@ -168,6 +171,10 @@ impl From<KeyFileError> for Failure {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    panics::tell();
+    if let Err(error) = memory::keep() {
+        eprintln!("virt-collector: cannot keep its memory out of core files: {error}");
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -199,7 +206,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !matches!(failure, Failure::Told) {
-                eprintln!("virt-collector: {}", Chain(&failure));
+                eprintln!("virt-collector: {}", plain::lines(&Chain(&failure).to_string()));
             }
             failure.exit_code()
         }
@@ -215,8 +222,11 @@ async fn ready_database(config: &Config) -> Result<Database, Failure> {
     Ok(database)
 }
 
-/// As [`println`], which panics for want of a reader, too.
+/// As [`println`], which panics for want of a reader, too. Names and reasons are the platforms' words: nothing in them
+/// steers the terminal.
 fn print(line: fmt::Arguments<'_>) {
+    let line = line.to_string();
+    let line = plain::painted(&line);
     match writeln!(io::stdout(), "{line}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => println!("{line}"),
         _ => {}

@@ -29,7 +29,7 @@
 //!
 //! | line | module | one job |
 //! |---|---|---|
-//! | 0 | [`units`] [`error`] | stamps and vSphere's scaling; error chains and dispositions |
+//! | 0 | [`units`] [`error`] [`plain`] | stamps and vSphere's scaling; error chains and dispositions; text that steers nothing |
 //! | 1 | [`clock`] [`model`] [`secret`] [`retry`] | ticks; plain values that modules pass; redacted text, seal, key ring; back-off |
 //! | 2 | [`config`] | the file's form and the validated form |
 //! | 3 | [`telemetry`] [`supervise`] | metrics and logs; named tasks that stop in order |
@@ -65,6 +65,7 @@ pub mod inventory;
 pub mod listen;
 pub mod model;
 pub mod operate;
+pub mod plain;
 pub mod registrar;
 pub mod retry;
 pub mod secret;

@@ -19,7 +19,7 @@ use crate::error::Chain;
 use crate::model::filter;
 use crate::model::filter::{Filter, Pattern};
 use crate::model::ids::PlatformId;
-use crate::secret::{KeyFileError, Place, SealError, Sealed, SealedPasswordError, Secret, key_file};
+use crate::secret::{KeyFileError, SealError, Sealed, SealedPasswordError, Secret, key_file};
 use crate::store;
 use crate::store::registry::{Address, Registered, Source};
 use crate::store::{Database, Refusal};
@@ -226,7 +226,7 @@ impl Registrar {
         self.check_new(name).await?;
         let trial = self.trial(name, address, Some(password), untested).await?;
         let adding = self.database.add_platform(name, address, is_active).await?;
-        let sealed = self.seal(adding.id(), password)?;
+        let sealed = self.seal(address, adding.id(), password)?;
         adding.finish(&sealed).await?;
         Ok(trial)
     }
@@ -244,14 +244,20 @@ impl Registrar {
         untested: bool,
     ) -> Result<Option<Trial>, Error> {
         Self::check_own(platform)?;
+        // The seal is for one server: for another it is made anew, by who may open it.
+        let moves =
+            address.place(platform.id) != platform.address.place(platform.id) && platform.sealed.is_some();
         let stored = match new {
-            None if !untested => Some(platform.password(&self.keys).open()?),
+            None if moves || !untested => Some(platform.password(&self.keys).open()?),
             _ => None,
         };
         let trial = self
             .trial(&platform.name, address, new.or(stored.as_ref()), untested)
             .await?;
-        let sealed = new.map(|password| self.seal(platform.id, password)).transpose()?;
+        let sealed = new
+            .or(stored.as_ref().filter(|_| moves))
+            .map(|password| self.seal(address, platform.id, password))
+            .transpose()?;
         self.database
             .edit_platform(platform, address, sealed.as_ref())
             .await?;
@@ -324,9 +330,9 @@ impl Registrar {
     }
 
     /// With the key that is primary now: a trial may have taken two minutes.
-    fn seal(&self, id: PlatformId, password: &Secret) -> Result<Sealed, Error> {
+    fn seal(&self, address: &Address, id: PlatformId, password: &Secret) -> Result<Sealed, Error> {
         let ring = key_file::load(&self.keys)?;
-        Ok(ring.seal(Place::password_of(id.0), password)?)
+        Ok(ring.seal(address.place(id), password)?)
     }
 }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -91,9 +92,8 @@ impl Tasks {
                     tracing::error!(task = %name, "task ended although nobody asked it to; stopping");
                     group.failed.cancel();
                 }
-                // The panic's message has gone to standard error through the panic hook.
                 Err(error) => {
-                    tracing::error!(task = %name, %error, "task failed; stopping");
+                    tracing::error!(task = %name, error = end(&error), "task failed; stopping");
                     group.failed.cancel();
                 }
             }
@@ -121,7 +121,7 @@ impl Tasks {
             };
             group.leave(key);
             if let Err(error) = ended {
-                tracing::error!(task = name, %error, "task failed");
+                tracing::error!(task = name, error = end(&error), "task failed");
             }
         });
     }
@@ -148,6 +148,15 @@ impl Tasks {
 
     fn names(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, String>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Its message may hold what was being worked on; the panic hook knows what may be said.
+fn end(error: &JoinError) -> &'static str {
+    if error.is_panic() {
+        "a panic, as standard error says"
+    } else {
+        "it was aborted"
     }
 }
 

@@ -154,6 +154,20 @@ pub enum Error {
         /// The property that is unset.
         wanted: &'static str,
     },
+    /// More objects than any server has.
+    #[error(
+        "the inventory has more than {} MiB, which is more than any vCenter has; is this one?", most >> 20
+    )]
+    Flood {
+        /// What is kept of an inventory.
+        most: usize,
+    },
+}
+
+impl From<mirror::Overfull> for Error {
+    fn from(mirror::Overfull { most }: mirror::Overfull) -> Self {
+        Self::Flood { most }
+    }
 }
 
 impl Error {
@@ -168,6 +182,7 @@ impl Error {
                 source,
             } if source.disposition() == Disposition::Split => Disposition::SkipEntity,
             Self::Query { source, .. } => source.disposition(),
+            Self::Flood { .. } => Disposition::Retry,
             Self::IdentityChanged { .. } | Self::NoIdentity { .. } => Disposition::Permanent,
         }
     }
@@ -177,6 +192,7 @@ impl Error {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => source.class(),
+            Self::Flood { .. } => ErrorClass::Unreachable,
             Self::IdentityChanged { .. } | Self::NoIdentity { .. } => ErrorClass::Identity,
         }
     }
@@ -186,6 +202,7 @@ impl Error {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => source.label(),
+            Self::Flood { .. } => "too_large",
             Self::IdentityChanged { .. } | Self::NoIdentity { .. } => "identity",
         }
     }
@@ -195,7 +212,7 @@ impl Error {
     pub fn is_too_large(&self) -> bool {
         match self {
             Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => source.is_too_large(),
-            Self::IdentityChanged { .. } | Self::NoIdentity { .. } => false,
+            Self::IdentityChanged { .. } | Self::NoIdentity { .. } | Self::Flood { .. } => false,
         }
     }
 
@@ -210,7 +227,7 @@ impl Error {
     pub fn fault(&self) -> Option<&soap::fault::Fault> {
         match self {
             Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => source.fault(),
-            Self::IdentityChanged { .. } | Self::NoIdentity { .. } => None,
+            Self::IdentityChanged { .. } | Self::NoIdentity { .. } | Self::Flood { .. } => None,
         }
     }
 }
@@ -225,7 +242,7 @@ impl SessionLost for Error {
             Self::Soap(source) | Self::Action(source) | Self::Query { source, .. } => {
                 source.found_in_answer()
             }
-            Self::IdentityChanged { .. } | Self::NoIdentity { .. } => None,
+            Self::IdentityChanged { .. } | Self::NoIdentity { .. } | Self::Flood { .. } => None,
         }
     }
 }

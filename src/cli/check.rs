@@ -22,6 +22,7 @@ use super::terminal::{Colour, Paint};
 use super::{ConfigFile, Failure, Output, block_on, counted};
 use crate::config::Config;
 use crate::error::Chain;
+use crate::plain;
 use crate::store::{Owner, Settings};
 
 pub(super) use platform::trial_sentence;
@@ -159,7 +160,7 @@ impl Report {
             let is_first = self.tried.last().is_none_or(|before| before.name != *name);
             let shown = if is_first { name } else { "" };
             let word = self.paint.paint(level.colour(), &format!("{:<6}", level.word()));
-            say!("{shown:<16} {thing:<12} {word}  {message}");
+            say!("{shown:<16} {thing:<12} {word}  {}", plain::line(message));
         }
         self.tried.push(tried);
     }

@@ -6,6 +6,7 @@ use super::{ConfigFile, Failure, Output, block_on, counted, ready_database};
 use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::ingest::chain::RING;
+use crate::plain;
 use crate::store;
 use crate::store::Database;
 use crate::store::gap::{ChainBreak, GapLine, Outage};
@@ -123,7 +124,7 @@ fn sentence(value: &serde_json::Value) -> String {
         for (key, field) in fields {
             match field {
                 _ if key == "from" || key == "to" => {}
-                serde_json::Value::String(text) => words.push(text.clone()),
+                serde_json::Value::String(text) => words.push(plain::line(text).into_owned()),
                 serde_json::Value::Null => {}
                 other => words.push(format!("{key}={other}")),
             }

@@ -12,7 +12,7 @@ use super::{ConfigFile, Failure, Output, block_on, counted, ready_database};
 use crate::config::Config;
 use crate::secret;
 use crate::secret::key_file;
-use crate::secret::{KeyId, KeyRing, OpenError, Place};
+use crate::secret::{KeyId, KeyRing, OpenError};
 use crate::store::Database;
 use crate::store::credential::Credential;
 use crate::store::token::TokenRow;
@@ -370,7 +370,7 @@ impl<'a> Verified<'a> {
 }
 
 fn open(ring: &KeyRing, credential: &Credential) -> Result<secret::Secret, OpenError> {
-    ring.open(Place::password_of(credential.platform.0), &credential.sealed)
+    ring.open(credential.place, &credential.sealed)
 }
 
 /// Names of the tokens that can be used and that the key ties to their rights.
@@ -395,21 +395,21 @@ async fn credentials(config: &Config) -> Result<(Database, Vec<Credential>), Fai
     Ok((database, credentials))
 }
 
-/// Names of the platforms whose password is sealed with the primary key now and was not, and what was left.
+/// Names of the platforms whose password is sealed anew now, because it was not with the primary key or not for its
+/// server alone, and what was left.
 async fn rewrap(config: &Config, ring: &KeyRing) -> Result<(Vec<String>, Vec<Left>), Failure> {
     let (database, credentials) = credentials(config).await?;
     let (mut rewrapped, mut left) = (Vec::new(), Vec::new());
     let mut progress = Progress::new("sealing anew", credentials.len());
     for credential in credentials {
         progress.step(&credential.name);
-        if secret::key_of(&credential.sealed) == Ok(ring.primary()) {
+        if ring.is_newest(&credential.sealed) {
             continue;
         }
         let reason = match open(ring, &credential) {
             Err(error) => error.to_string(),
             Ok(password) => {
-                let place = Place::password_of(credential.platform.0);
-                let sealed = ring.seal(place, &password).map_err(Failure::other)?;
+                let sealed = ring.seal(credential.place, &password).map_err(Failure::other)?;
                 if database
                     .reseal_credential(&credential, &sealed)
                     .await

@@ -17,6 +17,7 @@ use super::check::trial_sentence;
 use super::{ConfigFile, Failure, Output, block_on, ready_database};
 use crate::config;
 use crate::config::{PlatformKind, Trust};
+use crate::plain;
 use crate::registrar;
 use crate::registrar::{FailedTrial, Registrar, trial_json};
 use crate::store::Database;
@@ -227,7 +228,13 @@ impl Desk {
             (Output::Text, Ok(trial)) => {
                 say!("{name}: ok: {}", trial_sentence(&trial, &configured.trust));
             }
-            (Output::Text, Err(failed)) => say!("{name}: FAILED [{}]: {}", failed.class, failed.reason),
+            (Output::Text, Err(failed)) => {
+                say!(
+                    "{name}: FAILED [{}]: {}",
+                    failed.class,
+                    plain::line(&failed.reason)
+                );
+            }
             (Output::Json, Ok(trial)) => {
                 say!(
                     "{:#}",
@@ -274,7 +281,7 @@ impl Desk {
                 row.status.since,
             );
             if let Some(reason) = &row.status.reason {
-                say!("{:<20} {reason}", "");
+                say!("{:<20} {}", "", plain::line(reason));
             }
         }
         Ok(())
@@ -298,7 +305,7 @@ impl Desk {
                     .join(", "),
                 other => other.to_string(),
             };
-            say!("{key:<16} {text}");
+            say!("{key:<16} {}", plain::line(&text));
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::terminal::{Colour, Paint, Screen, bar};
 use super::{ConfigFile, Failure, Output, block_on, counted};
 use crate::config::Config;
 use crate::error::Chain;
+use crate::plain;
 use crate::store;
 use crate::store::overview::{CollectorStanding, Overview, PlatformStanding};
 use crate::store::{Database, Owner, Probe, Settings};
@@ -253,7 +254,7 @@ fn lines(look: &Look, config: &Config, paint: Paint, seen: &Seen) -> Vec<String>
     for platform in &overview.platforms {
         if let Some(reason) = platform.reason.as_ref().filter(|_| platform.class.is_some()) {
             lines.push(String::new());
-            let line = format!("{}: {reason}", platform.name);
+            let line = format!("{}: {}", platform.name, plain::line(reason));
             lines.push(cut(&line, seen.width.unwrap_or(usize::MAX)));
         }
         lines.extend(seen.back_fill(platform));
@@ -340,7 +341,7 @@ fn aligned(table: &[Vec<(String, Colour)>], paint: Paint) -> Vec<String> {
                 .zip(&widths)
                 .enumerate()
                 .map(|(column, ((text, colour), width))| {
-                    let padded = format!("{text:<width$}");
+                    let padded = format!("{:<width$}", plain::line(text));
                     // The status in its colour, whatever it is; of the others only what should be looked at.
                     if column == 1 || *colour != Colour::Green {
                         paint.paint(*colour, &padded)

@@ -12,6 +12,8 @@ use rustix::termios::{
 };
 use tokio::time::Instant;
 
+use crate::plain;
+
 /// The colours that have a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Colour {
@@ -185,7 +187,7 @@ impl Screen {
         let rows = tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row).max(3));
         let mut text = String::from("\x1b[H");
         for line in lines.iter().take(rows - 2) {
-            text.push_str(line);
+            text.push_str(&plain::painted(line));
             text.push_str("\x1b[K\r\n");
         }
         text.push_str("\x1b[K\r\n");
@@ -238,6 +240,14 @@ mod tests {
             let bar = bar(done, total);
             assert_eq!(bar.len(), BAR);
             assert_eq!(bar.matches('#').count(), filled, "{done}/{total}");
+        }
+    }
+
+    #[test]
+    fn every_colour_is_one_that_reaches_the_terminal() {
+        for colour in [Colour::Green, Colour::Yellow, Colour::Red, Colour::Grey] {
+            let painted = Paint(true).paint(colour, "FAILED");
+            assert_eq!(plain::painted(&painted), painted);
         }
     }
 

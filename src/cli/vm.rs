@@ -18,6 +18,7 @@ use self::arguments::{
 };
 use self::client::{Ask, Client};
 use super::{Failure, Output, block_on};
+use crate::plain;
 
 /// What one request waits for the end of an operation; more is refused by the API.
 const WAIT: u64 = 30;
@@ -413,11 +414,9 @@ fn text(object: &Value, key: &str) -> String {
     plain(object.get(key).and_then(Value::as_str).unwrap_or_default())
 }
 
-/// Names come from platforms: what would steer a terminal is shown as a question mark.
+/// Names come from platforms.
 fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    plain::line(text).into_owned()
 }
 
 /// One name of a path.

@@ -1,5 +1,7 @@
 //! The server's side of TLS, and its certificate, which can be replaced while it runs.
 
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -36,6 +38,14 @@ pub enum TlsError {
         /// Why.
         #[source]
         source: rustls::pki_types::pem::Error,
+    },
+    /// Others may read the key.
+    #[error("the private key {path} can be read by everyone (mode {mode:o}); run: chmod o-rwx {path}")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// They do not fit.
     #[error("the certificate of {certificate} and the key of {key} cannot be used together")]
@@ -119,10 +129,20 @@ fn read(files: &TlsFiles) -> Result<(Vec<CertificateDer<'static>>, ServerConfig)
     if chain.is_empty() {
         return Err(refuse(None));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Key {
+    let no_key = |source| TlsError::Key {
         path: files.key.clone(),
         source,
-    })?;
+    };
+    let file = File::open(&files.key).map_err(|error| no_key(rustls::pki_types::pem::Error::Io(error)))?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| no_key(rustls::pki_types::pem::Error::Io(error)))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o007 != 0 {
+        let path = files.key.clone();
+        return Err(TlsError::Exposed { path, mode });
+    }
+    let key = PrivateKeyDer::from_pem_reader(file).map_err(no_key)?;
     let pair = |source| TlsError::Pair {
         certificate: files.certificate.clone(),
         key: files.key.clone(),

@@ -117,6 +117,13 @@ impl KeyRing {
             .open(place, &envelope)
     }
 
+    /// Whether there is nothing better than this seal: it is of the primary key, and for one server alone.
+    #[must_use]
+    pub fn is_newest(&self, sealed: &[u8]) -> bool {
+        Envelope::parse(sealed)
+            .is_ok_and(|envelope| envelope.key() == self.primary() && envelope.is_of_server())
+    }
+
     pub(super) const fn primary_key(&self) -> &Key {
         &self.primary
     }

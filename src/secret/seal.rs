@@ -3,12 +3,14 @@
 //! Owns: the envelope and what its tag covers. Never does: choosing a key; that is the ring's.
 //!
 //! ```text
-//! envelope = form (1 byte, 1) | key id (8) | nonce (24, random) | ciphertext | tag (16)
-//! covered  = ciphertext, and unencrypted: table name, 0, row (4 bytes, big endian), form, key id
+//! envelope = form (1 byte, 1 or 2) | key id (8) | nonce (24, random) | ciphertext | tag (16)
+//! covered  = ciphertext, and unencrypted: table name, 0, row (4 bytes, big endian), form, key id;
+//!            form 2 also: SHA-256 of the server that it may be shown to (32)
 //! ```
 //!
 //! XChaCha20-Poly1305. Its nonce is long enough to be drawn at random without counting. Since table and row are
-//! covered, an envelope opens only where it was made for: a row that is copied over another does not.
+//! covered, an envelope opens only where it was made for: a row that is copied over another does not. Since the server
+//! is, too, whoever can write the database cannot have a password sent to a server of their own.
 
 use std::fmt;
 use std::io;
@@ -22,7 +24,10 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::secret::Secret;
 
-const FORM: u8 = 1;
+/// Of a place alone. What earlier versions sealed; it opens for ever.
+const OF_PLACE: u8 = 1;
+/// Of a place, and a server that it may be shown to.
+const OF_SERVER: u8 = 2;
 const ID_BYTES: usize = 8;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
@@ -138,18 +143,19 @@ impl Key {
     }
 
     pub(super) fn seal(&self, place: Place, secret: &Secret) -> Result<Sealed, SealError> {
+        let form = place.form();
         let mut nonce = [0; NONCE_BYTES];
         random(&mut nonce)?;
         let mut text = Zeroizing::new(secret.expose().as_bytes().to_vec());
         let tag = XChaCha20Poly1305::new((&*self.bytes).into())
             .encrypt_inout_detached(
                 &XNonce::from(nonce),
-                &place.covered(FORM, self.id),
+                &place.covered(form, self.id),
                 text.as_mut_slice().into(),
             )
             .map_err(|chacha20poly1305::Error| SealError::TooLong)?;
         let mut bytes = Vec::with_capacity(1 + ID_BYTES + NONCE_BYTES + text.len() + TAG_BYTES);
-        bytes.push(FORM);
+        bytes.push(form);
         bytes.extend_from_slice(&self.id.0);
         bytes.extend_from_slice(&nonce);
         bytes.extend_from_slice(&text);
@@ -162,7 +168,7 @@ impl Key {
         let mut text = Zeroizing::new(envelope.ciphertext.to_vec());
         let opened = XChaCha20Poly1305::new((&*self.bytes).into()).decrypt_inout_detached(
             &XNonce::from(*envelope.nonce),
-            &place.covered(FORM, self.id),
+            &place.covered(envelope.form, self.id),
             text.as_mut_slice().into(),
             &Tag::from(*envelope.tag),
         );
@@ -187,11 +193,12 @@ pub(super) fn random(bytes: &mut [u8]) -> Result<(), SealError> {
     })
 }
 
-/// Where in the database a sealed text stands. It opens nowhere else.
+/// Where in the database a sealed text stands, and which server it may be shown to. It opens nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     table: &'static str,
     row: i32,
+    server: Option<[u8; 32]>,
 }
 
 impl Place {
@@ -201,16 +208,42 @@ impl Place {
         Self {
             table: "virt_platform_credential",
             row: platform_id,
+            server: None,
+        }
+    }
+
+    /// The same, where it is for one server alone: everything that says which one, and how it is known.
+    #[must_use]
+    pub fn shown_to(self, server: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for part in server {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self {
+            server: Some(hash.finalize().into()),
+            ..self
+        }
+    }
+
+    const fn form(self) -> u8 {
+        match self.server {
+            None => OF_PLACE,
+            Some(_) => OF_SERVER,
         }
     }
 
     /// What the tag covers besides the ciphertext. Only the table's name has no fixed length, and no name holds a 0.
+    /// Form 2 for no server covers what no seal does.
     fn covered(self, form: u8, key: KeyId) -> Vec<u8> {
         let mut covered = self.table.as_bytes().to_vec();
         covered.push(0);
         covered.extend_from_slice(&self.row.to_be_bytes());
         covered.push(form);
         covered.extend_from_slice(&key.0);
+        if form == OF_SERVER {
+            covered.extend(self.server.into_iter().flatten());
+        }
         covered
     }
 }
@@ -244,6 +277,7 @@ impl fmt::Debug for Sealed {
 
 /// An envelope, taken apart but not opened.
 pub(super) struct Envelope<'a> {
+    form: u8,
     key: KeyId,
     nonce: &'a [u8; NONCE_BYTES],
     ciphertext: &'a [u8],
@@ -255,15 +289,16 @@ impl<'a> Envelope<'a> {
         let truncated = OpenError::Truncated { bytes: sealed.len() };
         match sealed.first() {
             None => return Err(truncated),
-            Some(&FORM) => {}
+            Some(&(OF_PLACE | OF_SERVER)) => {}
             Some(&form) => return Err(OpenError::UnknownForm { form }),
         }
         let parts = || {
-            let (_form, rest) = sealed.split_first()?;
+            let (form, rest) = sealed.split_first()?;
             let (key, rest) = rest.split_first_chunk()?;
             let (nonce, rest) = rest.split_first_chunk()?;
             let (ciphertext, tag) = rest.split_last_chunk()?;
             Some(Self {
+                form: *form,
                 key: KeyId(*key),
                 nonce,
                 ciphertext,
@@ -275,6 +310,11 @@ impl<'a> Envelope<'a> {
 
     pub(super) const fn key(&self) -> KeyId {
         self.key
+    }
+
+    /// Whether it opens for one server alone.
+    pub(super) const fn is_of_server(&self) -> bool {
+        self.form == OF_SERVER
     }
 }
 
@@ -330,8 +370,8 @@ pub enum OpenError {
     },
     /// The tag does not fit.
     #[error(
-        "key {key} does not open the sealed password: it was sealed for another platform, or is damaged; set the \
-         password anew"
+        "key {key} does not open the sealed password: it was sealed for another platform or another server, or is \
+         damaged; set the password anew"
     )]
     DoesNotOpen {
         /// The key.
@@ -386,6 +426,8 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let rejected = open(&key, PLACE, &flipped);
             match bit / 8 {
+                // For no server, the other form covers something else.
+                0 if flipped[0] == OF_SERVER => assert_eq!(rejected, does_not_open),
                 0 => assert_eq!(rejected, Err(OpenError::UnknownForm { form: flipped[0] })),
                 1..=ID_BYTES => {
                     assert!(
@@ -426,6 +468,7 @@ mod tests {
         let elsewhere = Place {
             table: "virt_api_token",
             row: 7,
+            server: None,
         };
         assert_eq!(open(&key, elsewhere, &sealed), does_not_open);
 
@@ -435,6 +478,38 @@ mod tests {
             bytes: Zeroizing::new([2; KEY_BYTES]),
         };
         assert_eq!(open(&impostor, PLACE, &sealed), does_not_open);
+    }
+
+    /// The same by a server, which an envelope of form 1 knows nothing of.
+    #[test]
+    fn a_password_that_is_for_one_server_is_for_no_other_and_cannot_be_made_to_be_for_any() {
+        let key = key(1);
+        let here = PLACE.shown_to(&["vc.example.com", "443", "system"]);
+        let does_not_open = Err(OpenError::DoesNotOpen { key: key.id() });
+        let sealed = key.seal(here, &Secret::new(PASSWORD)).unwrap().bytes;
+        assert_eq!(open(&key, here, &sealed), Ok(PASSWORD.to_owned()));
+        for elsewhere in [
+            PLACE,
+            Place::password_of(8).shown_to(&["vc.example.com", "443", "system"]),
+            PLACE.shown_to(&["vc.example.org", "443", "system"]),
+            PLACE.shown_to(&["vc.example.com", "444", "system"]),
+            PLACE.shown_to(&["vc.example.com", "443", "off"]),
+            PLACE.shown_to(&["vc.example.com443", "", "system"]),
+            PLACE.shown_to(&["vc.example.com", "443"]),
+        ] {
+            assert_eq!(open(&key, elsewhere, &sealed), does_not_open, "{elsewhere:?}");
+        }
+        let mut of_place = sealed;
+        of_place[0] = OF_PLACE;
+        assert_eq!(open(&key, here, &of_place), does_not_open);
+
+        let earlier = key.seal(PLACE, &Secret::new(PASSWORD)).unwrap().bytes;
+        assert_eq!(open(&key, here, &earlier), Ok(PASSWORD.to_owned()));
+        let mut of_server = earlier;
+        of_server[0] = OF_SERVER;
+        for place in [PLACE, here] {
+            assert_eq!(open(&key, place, &of_server), does_not_open);
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ use rustls::pki_types::pem::PemObject as _;
 use sha2::Digest as _;
 
 use crate::config::Trust;
+use crate::soap::xml::cut;
 
 /// The SHA-256 of a certificate, as vSphere and openssl write it: upper-case pairs separated by colons.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -260,7 +261,8 @@ fn distrust(error: rustls::Error, name: &ServerName<'_>) -> Distrust {
             let issued = if names.is_empty() {
                 "no name".to_owned()
             } else {
-                names.join(", ")
+                // A certificate may hold thousands.
+                cut(&names.join(", "))
             };
             Distrust::WrongName {
                 issued,
@@ -271,7 +273,7 @@ fn distrust(error: rustls::Error, name: &ServerName<'_>) -> Distrust {
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
             Distrust::SelfSigned
         }
-        other => Distrust::Other(other.to_string()),
+        other => Distrust::Other(cut(&other.to_string())),
     }
 }
 
@@ -370,7 +372,11 @@ mod tests {
 
         /// A certificate for `vc.example`, valid from and to these years.
         fn leaf(&self, from: i32, to: i32) -> CertificateDer<'static> {
-            let mut params = CertificateParams::new(vec!["vc.example".to_owned()]).unwrap();
+            self.leaf_for(vec!["vc.example".to_owned()], from, to)
+        }
+
+        fn leaf_for(&self, names: Vec<String>, from: i32, to: i32) -> CertificateDer<'static> {
+            let mut params = CertificateParams::new(names).unwrap();
             params.not_before = rcgen::date_time_ymd(from, 1, 1);
             params.not_after = rcgen::date_time_ymd(to, 1, 1);
             params
@@ -428,6 +434,10 @@ mod tests {
                 wanted: "other.example".to_owned()
             }
         );
+        let many = (0..1000).map(|number| format!("vc-{number}.example")).collect();
+        let refused = verdict(&trust, &authority.leaf_for(many, 2025, 2030), "other.example").unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("vc-0.example") && text.len() < 1000, "{text}");
         let stranger = Authority::new().leaf(2025, 2030);
         assert_eq!(why(&stranger, "vc.example"), Distrust::UnknownIssuer);
         // An authority that serves itself, as vcsim and fresh appliances do, even where it is a root.

@@ -205,8 +205,7 @@ pub(crate) struct Limits {
     pub(crate) deadline: Duration,
 }
 
-/// A request as it leaves.
-#[derive(Debug)]
+/// A request as it leaves. Has no `Debug`: the body of Login holds the password.
 pub(crate) struct Outgoing<'a> {
     /// The envelope.
     pub(crate) body: String,

@@ -88,9 +88,16 @@ pub enum Error {
     },
 }
 
-/// Shortens what a server wrote, so that no message grows without bound.
+/// Shortens what a server wrote, so that no message grows without bound, and none has lines that it did not have.
 pub(crate) fn cut(text: &str) -> String {
-    text.chars().take(CUT_CHARACTERS).collect()
+    let plain = |character: char| {
+        if character.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            character
+        }
+    };
+    text.chars().take(CUT_CHARACTERS).map(plain).collect()
 }
 
 impl Error {

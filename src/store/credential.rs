@@ -8,10 +8,13 @@
 
 use tokio_postgres::types::Type;
 
+use crate::config::PlatformKind;
 use crate::model::ids::PlatformId;
-use crate::secret::Sealed;
+use crate::secret::{Place, Sealed};
 use crate::store::connect::{Checkout, Database, Parameter};
 use crate::store::error::Error;
+use crate::store::registry;
+use crate::store::registry::Address;
 
 const PUT: &str = "\
 INSERT INTO virt_platform_credential (platform_id, key_id, sealed) VALUES ($1, $2, $3)
@@ -19,7 +22,7 @@ ON CONFLICT (platform_id) DO UPDATE
 SET key_id = excluded.key_id, sealed = excluded.sealed, sealed_at = clock_timestamp()";
 
 const ALL: &str = "\
-SELECT platform_id, platform.name, sealed
+SELECT platform_id, platform.name, sealed, host, port, tls_verify, tls_ca_pem, tls_thumbprint
 FROM virt_platform_credential JOIN virt_platform AS platform USING (platform_id)
 ORDER BY platform.name";
 
@@ -41,6 +44,8 @@ pub struct Credential {
     pub name: String,
     /// The envelope.
     pub sealed: Vec<u8>,
+    /// What it is sealed for.
+    pub place: Place,
 }
 
 impl Database {
@@ -54,10 +59,21 @@ impl Database {
         let credentials = rows
             .iter()
             .map(|row| {
+                let platform = PlatformId(connection.read(row, 0)?);
+                // Of an address, what a seal covers.
+                let address = Address {
+                    trust: registry::read_trust(&connection, row, 5)?,
+                    ..Address::new(
+                        PlatformKind::VCenter,
+                        connection.read(row, 3)?,
+                        registry::read_port(&connection, row, 4)?,
+                    )
+                };
                 Ok(Credential {
-                    platform: PlatformId(connection.read(row, 0)?),
+                    platform,
                     name: connection.read(row, 1)?,
                     sealed: connection.read(row, 2)?,
+                    place: address.place(platform),
                 })
             })
             .collect::<Result<_, Error>>()?;

@@ -21,6 +21,7 @@ use tokio_postgres::types::Type;
 use crate::model::ids::{HostId, MoRef, PlatformId, VmId};
 use crate::model::inventory::{Inventory, KnownHost, KnownInventory, KnownVm};
 use crate::model::status::PlatformStatus;
+use crate::plain;
 use crate::store::connect::{Checkout, Database, Parameter};
 use crate::store::error::Error;
 use crate::store::lease::Lease;
@@ -135,7 +136,8 @@ impl Database {
             .state
             .error_class()
             .map(crate::model::status::ErrorClass::as_str);
-        let reason = clean(status.reason.as_deref());
+        // What a server says of itself is in it.
+        let reason = status.reason.as_deref().map(plain::line);
         let [version, build, api_type] =
             [&status.version, &status.build, &status.api_type].map(|t| clean(t.as_deref()));
         connection

@@ -252,6 +252,20 @@ impl Address {
         }
     }
 
+    /// Where the password of the platform with this key is sealed for, as the database knows the address. Whoever
+    /// changes a word of it has no password that opens.
+    #[must_use]
+    pub fn place(&self, id: PlatformId) -> Place {
+        let (verify, ca_pem, thumbprint) = trust_columns(&self.trust);
+        Place::password_of(id.0).shown_to(&[
+            &self.host,
+            &self.port.to_string(),
+            if verify { "verified" } else { "not verified" },
+            ca_pem.unwrap_or_default(),
+            thumbprint.as_deref().unwrap_or_default(),
+        ])
+    }
+
     /// The patterns of the filter as they were written.
     fn patterns(&self) -> [Vec<String>; 2] {
         [&self.filter.include, &self.filter.exclude]
@@ -290,11 +304,7 @@ impl Registered {
     /// Its password, sealed with a key of this key ring.
     #[must_use]
     pub fn password(&self, keys: &Path) -> SealedPassword {
-        SealedPassword::new(
-            keys.to_owned(),
-            Place::password_of(self.id.0),
-            self.sealed.clone(),
-        )
+        SealedPassword::new(keys.to_owned(), self.address.place(self.id), self.sealed.clone())
     }
 }
 
@@ -701,6 +711,23 @@ fn trust_columns(trust: &Trust) -> (bool, Option<&str>, Option<String>) {
     }
 }
 
+/// From three columns: whether certificates are verified, the authorities, the thumbprint.
+pub(super) fn read_trust(connection: &Checkout, row: &Row, first: usize) -> Result<Trust, Error> {
+    let ca_pem: Option<String> = connection.read(row, first + 1)?;
+    let thumbprint: Option<&str> = connection.read(row, first + 2)?;
+    Ok(match (connection.read(row, first)?, thumbprint, ca_pem) {
+        (false, _, _) => Trust::Off,
+        // Digits that are none trust nobody.
+        (true, Some(digits), _) => Trust::Thumbprint(crate::config::thumbprint(digits).unwrap_or_default()),
+        (true, None, Some(pem)) => Trust::CaPem(pem),
+        (true, None, None) => Trust::System,
+    })
+}
+
+pub(super) fn read_port(connection: &Checkout, row: &Row, column: usize) -> Result<u16, Error> {
+    Ok(u16::try_from(connection.read::<i32>(row, column)?).unwrap_or(0))
+}
+
 fn read(connection: &Checkout, row: &Row) -> Result<Registered, Error> {
     let name: String = connection.read(row, 1)?;
     // CHECK constraints hold both words.
@@ -712,15 +739,7 @@ fn read(connection: &Checkout, row: &Row) -> Result<Registered, Error> {
         "esxi" => PlatformKind::Esxi,
         _ => PlatformKind::VCenter,
     };
-    let ca_pem: Option<String> = connection.read(row, 8)?;
-    let thumbprint: Option<&str> = connection.read(row, 9)?;
-    let trust = match (connection.read(row, 7)?, thumbprint, ca_pem) {
-        (false, _, _) => Trust::Off,
-        // Digits that are none trust nobody.
-        (true, Some(digits), _) => Trust::Thumbprint(crate::config::thumbprint(digits).unwrap_or_default()),
-        (true, None, Some(pem)) => Trust::CaPem(pem),
-        (true, None, None) => Trust::System,
-    };
+    let trust = read_trust(connection, row, 7)?;
     let (include, exclude): (Vec<&str>, Vec<&str>) = (connection.read(row, 11)?, connection.read(row, 12)?);
     // One that nobody can read, written by hand, takes nothing rather than everything.
     let filter = Filter::parse(connection.read(row, 10)?, &include, &exclude)
@@ -733,7 +752,7 @@ fn read(connection: &Checkout, row: &Row) -> Result<Registered, Error> {
         address: Address {
             kind,
             host: connection.read(row, 4)?,
-            port: u16::try_from(connection.read::<i32>(row, 5)?).unwrap_or(0),
+            port: read_port(connection, row, 5)?,
             user: connection.read::<Option<String>>(row, 6)?.unwrap_or_default(),
             trust,
             filter,

@@ -12,6 +12,7 @@
 //! journal stamps lines itself.
 
 use std::fmt as std_fmt;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use tracing::{Event, Level, Subscriber};
@@ -24,6 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
+use crate::plain;
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +83,9 @@ pub fn init(log: &Log) -> Result<Logs, Error> {
         (LogFormat::Json, journal) => {
             let format = fmt::format().json().flatten_event(true);
             let layer = fmt::layer().json().event_format(Line { journal, format });
-            registry.with(layer).try_init()
+            registry
+                .with(layer.with_writer(|| Plain::new(io::stdout(), false)))
+                .try_init()
         }
         (LogFormat::Text, true) => {
             let format = fmt::format().with_ansi(false).with_target(false).without_time();
@@ -89,11 +93,16 @@ pub fn init(log: &Log) -> Result<Logs, Error> {
                 journal: true,
                 format,
             });
-            registry.with(layer).try_init()
+            registry
+                .with(layer.with_writer(|| Plain::new(io::stdout(), false)))
+                .try_init()
         }
-        (LogFormat::Text, false) => registry
-            .with(fmt::layer().with_ansi(has_colours).with_target(false))
-            .try_init(),
+        (LogFormat::Text, false) => {
+            let layer = fmt::layer().with_ansi(has_colours).with_target(false);
+            registry
+                .with(layer.with_writer(move || Plain::new(io::stdout(), has_colours)))
+                .try_init()
+        }
     }
     .map_err(Error::Twice)?;
     Ok(Logs(handle))
@@ -123,6 +132,31 @@ fn is_journal() -> bool {
     };
     std::fs::metadata("/proc/self/fd/1")
         .is_ok_and(|output| stream == format!("{}:{}", output.dev(), output.ino()))
+}
+
+/// Where events go, each of which comes as one piece: none becomes more than one line, whatever is in its fields, and
+/// none steers who reads it.
+struct Plain<W> {
+    to: W,
+    colours: bool,
+}
+
+impl<W> Plain<W> {
+    const fn new(to: W, colours: bool) -> Self {
+        Self { to, colours }
+    }
+}
+
+impl<W: io::Write> io::Write for Plain<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        self.to.write_all(plain::logged(&text, self.colours).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// A line, with its priority in front where the journal reads it.
@@ -162,7 +196,6 @@ const fn priority(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex, PoisonError};
 
     use super::*;
@@ -181,6 +214,30 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    /// What comes from elsewhere comes as fields, of any form, and in the name of a span.
+    #[test]
+    fn whatever_is_in_an_event_it_is_one_line_that_steers_nothing() {
+        const EVIL: &str = "a\n<3>forged\r\u{1b}[2J\u{9b}2J\u{202e}\u{2028}b";
+        for colours in [false, true] {
+            let written = Written::default();
+            let writer = written.clone();
+            let layer = fmt::layer()
+                .with_ansi(colours)
+                .with_writer(move || Plain::new(writer.clone(), colours));
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+                let span = tracing::info_span!("platform", platform = %EVIL);
+                let _inside = span.enter();
+                tracing::info!(error = %EVIL, detail = EVIL, vm = ?EVIL, "told {EVIL}");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+            assert!(text.ends_with('\n') && text.contains("forged"), "{text:?}");
+            for steers in ["\r", "\u{1b}[2J", "\u{9b}", "\u{202e}", "\u{2028}"] {
+                assert!(!text.contains(steers), "{steers:?} in {text:?}");
+            }
         }
     }
 

@@ -168,6 +168,7 @@ impl Tracker {
             }
         };
         reading.settle();
+        mirror.check()?;
         let told = match told {
             Err(crate::soap::Error::Fault { fault, .. }) if fault.kind == FaultKind::RequestCanceled => None,
             told => told?,
@@ -218,6 +219,7 @@ impl Tracker {
             )
             .await?;
             reading.settle();
+            self.mirror.check()?;
             let Some(told) = told else { return Ok(()) };
             self.version = told.version;
             if !told.truncated {
@@ -245,6 +247,7 @@ impl Tracker {
         let mut reading = Reading::new(&mut self.mirror, &mut found, true);
         properties::retrieve_into(&self.session, From::View(&self.view), &SILENT, &mut reading).await?;
         reading.settle();
+        self.mirror.check()?;
         Ok(found)
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Bottom to top. A module names only modules on lower lines.
 const LINES: &[&[&str]] = &[
-    &["units", "error"],
+    &["units", "error", "plain"],
     &["clock", "model", "secret", "retry"],
     &["config"],
     &["telemetry", "supervise"],

@@ -2,8 +2,10 @@
 //! for in everything that it writes.
 //!
 //! The real binary, with logs at the most talkative level. Wrong passwords, certificates and databases, sessions that
-//! end, connections that are cut, replies that break off, and a panic; then log files, metrics, every table, what each
-//! command wrote, arguments and environment.
+//! end, connections that are cut, replies that break off, and a panic; then log files, metrics, every table, the log of
+//! the database with every statement and parameter, what each command wrote and the API answered, arguments and
+//! environment. That no core file is written, and that a panic tells nothing of what was being worked on, has tests of
+//! its own: `security.rs`, and `src/cli/panics.rs`.
 #![expect(
     clippy::disallowed_methods,
     clippy::indexing_slicing,
@@ -13,18 +15,21 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::pki_types::{CertificateDer, ServerName};
 use support::collector::{Collector, Platform, Settings, Trust};
 use support::database::{Database, Role};
 use support::process;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
+use tokio_rustls::TlsConnector;
 use virt_collector::config::PlatformKind;
 use virt_collector::secret::{Place, Secret, key_file};
 use virt_collector::store;
@@ -140,6 +145,68 @@ async fn refusing_database() -> (SocketAddr, Arc<Mutex<String>>) {
     (address, told)
 }
 
+/// The log of the database's server, where it is a file: what its first process writes to standard error.
+async fn server_log(sql: &Client) -> Option<PathBuf> {
+    let row = sql
+        .query_one(
+            "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)",
+            &[],
+        )
+        .await
+        .unwrap();
+    let process: String = row.get(0);
+    let path = std::fs::read_link(format!("/proc/{process}/fd/2")).ok()?;
+    path.is_file().then_some(path)
+}
+
+/// What was written behind the first `skip` bytes.
+fn behind(path: &Path, skip: u64) -> String {
+    let mut file = File::open(path).unwrap();
+    file.seek(SeekFrom::Start(skip)).unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The API behind its certificate, as a client that trusts it.
+struct Api {
+    address: SocketAddr,
+    connector: TlsConnector,
+}
+
+impl Api {
+    fn new(address: SocketAddr, certificate: CertificateDer<'static>) -> Self {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self {
+            address,
+            connector: TlsConnector::from(Arc::new(config)),
+        }
+    }
+
+    /// A whole answer.
+    async fn ask(&self, request: &str, headers: &str, body: &str) -> String {
+        let request = format!(
+            "{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let mut stream = self.connector.connect(name, stream).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Some servers do not say goodbye.
+        drop(stream.read_to_end(&mut answer).await);
+        format!("{}\n", String::from_utf8_lossy(&answer))
+    }
+}
+
 /// Runs a command to its end, off the runtime's threads: the simulator answers on them. Everything that it wrote.
 async fn run(words: &str, config: &Path, stdout: Option<&Path>) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_virt-collector"));
@@ -211,6 +278,24 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     let directory = tempfile::tempdir().unwrap();
     let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
     let sql = database.connect(Role::Superuser).await.unwrap();
+    // The server writes down all that it is told, in this database.
+    let server_log = server_log(&sql).await;
+    let before = server_log
+        .as_ref()
+        .map_or(0, |path| std::fs::metadata(path).unwrap().len());
+    for setting in [
+        "log_statement = 'all'",
+        "log_min_duration_statement = 0",
+        "log_min_messages = 'debug1'",
+        "log_min_error_statement = 'debug5'",
+        "log_error_verbosity = 'verbose'",
+        "log_parameter_max_length = -1",
+        "log_parameter_max_length_on_error = -1",
+    ] {
+        sql.batch_execute(&format!("ALTER DATABASE {} SET {setting}", database.name()))
+            .await
+            .unwrap();
+    }
 
     // Platforms: one that is well, one whose password is wrong, one whose certificate is another.
     let small = |password: String| Spec {
@@ -266,12 +351,33 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         discovery_interval: Duration::from_secs(20),
         listen: process::free_address().unwrap(),
         top: String::new(),
-        more: format!("[log]\nlevel = \"trace\"\n[api]\nlisten = \"{api}\"\n"),
+        more: format!(
+            "[log]\nlevel = \"trace\"\n[api]\nlisten = \"{api}\"\ntls_certificate_file = \"api.pem\"\n\
+             tls_key_file = \"api.key\"\n"
+        ),
         platforms: vec![well, refused, mistaken],
     };
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();
     let config = collector.config_file();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(directory.path().join("api.pem"), made.cert.pem()).unwrap();
+    let key = made.signing_key.serialize_pem();
+    std::fs::write(directory.path().join("api.key"), &key).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(directory.path().join("api.key"), private).unwrap();
+    for (index, line) in key.lines().filter(|line| line.len() == 64).enumerate() {
+        secrets.add(&format!("line {index} of the API's private key"), line);
+    }
+    // Behind 36 bytes that say what it is.
+    let number = made.signing_key.serialize_der().get(36..68).unwrap().to_vec();
+    let digits = number
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    secrets.add("the API's private key in digits", &digits);
+    let list = number.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    secrets.add("the API's private key in bytes", &list);
     // The same with passwords for both accounts of the database, and with a database that refuses them.
     let written = std::fs::read_to_string(&config).unwrap();
     let with_passwords = |text: &str| {
@@ -362,7 +468,11 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     // The API, by who may and by who may not, and by who sends a password.
     for words in ["vm list", "vm list --output json", "vm show nobody"] {
         said += &run(
-            &format!("{words} --token-file {}", token.display()),
+            &format!(
+                "{words} --token-file {} --ca-file {}",
+                token.display(),
+                directory.path().join("api.pem").display()
+            ),
             &config,
             None,
         )
@@ -372,22 +482,74 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         "{{\"name\": \"sent\", \"host\": \"127.0.0.1\", \"user\": \"u\", \"untested\": true, \"password\": {}}}",
         serde_json::Value::from(secrets.password("a password that was sent to the API"))
     );
-    for (bearer, body, status) in [
+    let client = Api::new(api, made.cert.der().clone());
+    let base = "/api/virt-center";
+    let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
+    let json = "content-type: application/json\r\n";
+    let mut answered = String::new();
+    for (token, body, status) in [
         (text.trim(), sent.as_str(), "201"),
         (text.trim(), &sent.replacen("\"password\"", "\"pass\"", 1), "400"),
+        (
+            text.trim(),
+            &sent.replacen("{\"name\": \"sent\"", "{\"name\": [", 1),
+            "400",
+        ),
         (guess.as_str(), &sent, "401"),
     ] {
-        let request = format!(
-            "POST /api/virt-center/platforms/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {bearer}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let mut stream = tokio::net::TcpStream::connect(api).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        let request = format!("POST {base}/platforms/");
+        let answer = client.ask(&request, &(bearer(token) + json), body).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-        said += &answer;
+        answered += &answer;
+    }
+    let again = format!(
+        "{{\"password\": {}, \"untested\": true}}",
+        serde_json::Value::from(secrets.password("a password that was set by the API"))
+    );
+    let id: i32 = sql
+        .query_one("SELECT platform_id FROM virt_platform WHERE name = 'sent'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let request = format!("PUT {base}/platforms/{id}/credentials/");
+    let answer = client.ask(&request, &(bearer(text.trim()) + json), &again).await;
+    assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+    answered += &answer;
+    // A token where none belongs, and secrets of others that came along.
+    for what in [
+        "a token in the query",
+        "a cookie",
+        "a password of another scheme",
+        "a key of another proxy",
+    ] {
+        secrets.password(what);
+    }
+    let lost = |what: &str| secrets.0[what].clone();
+    let query = format!("GET {base}/vms/?token={}", lost("a token in the query"));
+    for headers in [
+        bearer(text.trim()),
+        bearer(text.trim()) + &format!("cookie: session={}\r\n", lost("a cookie")),
+        format!(
+            "authorization: Basic {}\r\n",
+            lost("a password of another scheme")
+        ),
+        bearer(text.trim()) + &format!("x-api-key: {}\r\n", lost("a key of another proxy")),
+    ] {
+        answered += &client.ask(&query, &headers, "").await;
+    }
+    for path in [
+        "/livez",
+        "/readyz",
+        "/openapi.json",
+        "/nowhere",
+        "/api/virt-center/platforms/",
+        "/api/virt-center/vms/",
+        "/api/virt-center/hosts/",
+        "/api/virt-center/operations/",
+        "/api/virt-center/audit/",
+        "/api/virt-center/vms/2147483647/",
+    ] {
+        answered += &client.ask(&format!("GET {path}"), &bearer(text.trim()), "").await;
     }
     until_sql(
         "the wrong password to be refused",
@@ -437,11 +599,23 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     // What others see of the process.
     let pid = collector.daemon().unwrap().id().unwrap();
     let mut seen = String::new();
-    for file in ["cmdline", "environ"] {
-        let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
-        seen.push_str(&String::from_utf8_lossy(&bytes));
+    for file in ["cmdline", "environ", "limits"] {
+        match std::fs::read(format!("/proc/{pid}/{file}")) {
+            Ok(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
+            // Not even its own account looks in, only root.
+            Err(error) => assert_eq!(
+                (file, error.kind()),
+                ("environ", std::io::ErrorKind::PermissionDenied)
+            ),
+        }
     }
-    let metrics = collector.metrics().await.unwrap();
+    let mut metrics = collector.metrics().await.unwrap();
+    for page in ["livez", "readyz", "nothing"] {
+        let mut stream = TcpStream::connect(settings.listen).await.unwrap();
+        let request = format!("GET /{page} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut metrics).await.unwrap();
+    }
     assert!(metrics.contains("virt_collector_logins_total"), "{metrics}");
     let ended = collector.stop(DEADLINE).await.unwrap();
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
@@ -549,6 +723,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     }
     let log = std::fs::read_to_string(&log).unwrap();
     let tables = dump(&sql).await;
+    let server_said = server_log.as_ref().map(|path| behind(path, before));
 
     // All of it was used, and would be found.
     assert!(simulator.sessions().cookies().len() >= 2);
@@ -567,6 +742,33 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
     ] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }
+    for part in [
+        "HTTP/1.1 201",
+        "bad_body",
+        "unauthenticated",
+        "bad_query",
+        "\"sent\"",
+    ] {
+        assert!(answered.contains(part), "{part} is not in\n{answered}");
+    }
+    if let Some(server_said) = &server_said {
+        // The seal, as the parameter of a statement.
+        for part in [
+            "INSERT INTO virt_platform_credential",
+            "parameters: $1 = ",
+            "'\\x02",
+        ] {
+            assert!(server_said.contains(part), "{part} is not in the server's log");
+        }
+    } else {
+        eprintln!("not run: the server's log is no file that can be read here");
+    }
+    let core = seen.lines().find(|line| line.starts_with("Max core file size"));
+    assert_eq!(
+        core.map(|line| line.split_whitespace().filter(|word| *word == "0").count()),
+        Some(2),
+        "{core:?}"
+    );
     for part in ["TRACE", "DEBUG", "refused", "HTTP 503", "connection lost"] {
         assert!(log.contains(part), "{part} is not in the log");
     }
@@ -580,14 +782,18 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         }
     }
 
-    for (place, text) in [
+    let leaks: Vec<(&str, Vec<&str>)> = [
         ("the log", &log),
         ("/metrics", &metrics),
         ("a table", &tables),
+        ("the log of the database", &server_said.unwrap_or_default()),
         ("what commands wrote", &said),
+        ("what the API answered", &answered),
         ("arguments or environment", &seen),
-    ] {
-        let found = secrets.found_in(text);
-        assert!(found.is_empty(), "{found:?} in {place}");
-    }
+    ]
+    .into_iter()
+    .map(|(place, text)| (place, secrets.found_in(text)))
+    .filter(|(_, found)| !found.is_empty())
+    .collect();
+    assert!(leaks.is_empty(), "{leaks:#?}");
 }

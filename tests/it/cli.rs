@@ -2,7 +2,7 @@
 
 mod key;
 mod shipped;
-mod status;
+pub(crate) mod status;
 mod upkeep;
 
 use std::path::Path;

@@ -35,6 +35,7 @@ mod reload;
 mod rig;
 mod rollup_lane;
 mod rollups;
+mod security;
 mod soap;
 mod store;
 mod systemd;

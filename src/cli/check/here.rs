@@ -13,7 +13,7 @@ use crate::cli::counted;
 use crate::config::{Config, Password, TlsFiles};
 use crate::listen::tls::Certificate;
 use crate::secret;
-use crate::secret::{KeyFileError, Place, key_file};
+use crate::secret::{KeyFileError, key_file};
 use crate::store::credential::Credential;
 
 /// For an answer of what listens on this machine.
@@ -67,10 +67,7 @@ pub(super) fn key_ring(file: &Path, credentials: &[Credential], report: &mut Rep
     };
     let closed: Vec<&str> = credentials
         .iter()
-        .filter(|credential| {
-            let place = Place::password_of(credential.platform.0);
-            ring.open(place, &credential.sealed).is_err()
-        })
+        .filter(|credential| ring.open(credential.place, &credential.sealed).is_err())
         .map(|credential| credential.name.as_str())
         .collect();
     report.add(if closed.is_empty() {

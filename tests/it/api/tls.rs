@@ -1,5 +1,6 @@
 //! TLS: where it is needed, how its certificate is replaced, and what happens to who does not speak it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -89,6 +90,7 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
     let write = |(_, pem, key): &(CertificateDer<'static>, String, String)| {
         std::fs::write(path("api.pem"), pem).unwrap();
         std::fs::write(path("api.key"), key).unwrap();
+        std::fs::set_permissions(path("api.key"), PermissionsExt::from_mode(0o640)).unwrap();
     };
     let (first, second) = (certificate(), certificate());
     write(&first);
@@ -132,18 +134,25 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
     .await;
     assert!(ask(api, &first.0, &livez).await.is_err(), "not shown any more");
 
+    let refused = async |times: usize, words: &str| {
+        hang_up();
+        wait::until("the bad pair is told", async || {
+            let log = std::fs::read_to_string(collector.log()).unwrap();
+            let told = log.matches("configuration refused").count();
+            if told == times && log.contains(words) {
+                Ok(())
+            } else {
+                Err(format!("{told} times: {log}"))
+            }
+        })
+        .await;
+    };
     std::fs::write(path("api.key"), &first.2).unwrap();
-    hang_up();
-    wait::until("the bad pair is told", async || {
-        let log = std::fs::read_to_string(collector.log()).unwrap();
-        let told = log.matches("configuration refused").count();
-        if told == 1 {
-            Ok(())
-        } else {
-            Err(format!("{told} times: {log}"))
-        }
-    })
-    .await;
+    refused(1, "cannot be used together").await;
+    // The right one, for everybody to read.
+    std::fs::write(path("api.key"), &second.2).unwrap();
+    std::fs::set_permissions(path("api.key"), PermissionsExt::from_mode(0o644)).unwrap();
+    refused(2, "api.key can be read by everyone (mode 644)").await;
     assert_eq!(
         ask(api, &second.0, &livez).await.unwrap().status,
         200,

@@ -11,7 +11,7 @@ use super::{config, platform, run};
 use crate::rig::{Rig, small};
 
 /// Runs the binary on a terminal: what it writes there, and its exit code. `typed` follows the first thing it writes.
-fn on_a_terminal(words: &str, environment: &[(&str, &str)], typed: &str) -> (i32, String) {
+pub(crate) fn on_a_terminal(words: &str, environment: &[(&str, &str)], typed: &str) -> (i32, String) {
     let command = format!("{} {words}", env!("CARGO_BIN_EXE_virt-collector"));
     let mut child = Command::new("script")
         .args(["-qfec", &command, "/dev/null"])
