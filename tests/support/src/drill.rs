@@ -9,6 +9,8 @@
 //! | `plan` | which faults, how often, in which order |
 //! | `random` | dice from the seed |
 //! | `stage` | database, vCenter, proxies, collectors, and their comings and goings |
+//! | `machine` | what the kernel knows of a process and does to it: descriptors, memory, name spaces |
+//! | `looks` | what can be seen of a collector from outside |
 //! | `judge` | waits until the daemon has recovered; asks the oracle |
 //! | `faults` | one function per kind of fault |
 //!
@@ -32,10 +34,12 @@ use std::time::Duration;
 
 use crate::oracle::rollups::Rollups;
 use crate::oracle::{self, Verdict};
-use crate::{cluster, database, process, proxy};
+use crate::{cluster, database, http, process, proxy};
 
 mod faults;
 mod judge;
+mod looks;
+mod machine;
 mod plan;
 mod random;
 mod stage;
@@ -99,6 +103,20 @@ pub enum Error {
         /// Its last words.
         log: String,
     },
+    /// What is asked of a kind beyond the oracle's verdict is not so.
+    #[error("asked was {asked}; seen was {seen}")]
+    Criterion {
+        /// What was asked.
+        asked: &'static str,
+        /// What was seen.
+        seen: String,
+    },
+    /// This machine cannot do it; nothing has happened.
+    #[error("not run: {0}")]
+    NotRun(String),
+    /// An endpoint of the collector does not answer.
+    #[error(transparent)]
+    Http(#[from] http::Error),
     /// The oracle found something, or a gap is open.
     #[error("the oracle says\n{}", .0.report())]
     Verdict(Box<Verdict>),
@@ -137,11 +155,33 @@ pub enum Error {
     },
 }
 
+impl Error {
+    fn criterion(asked: &'static str, seen: impl Into<String>) -> Self {
+        Self::Criterion {
+            asked,
+            seen: seen.into(),
+        }
+    }
+}
+
+/// What became of the faults of a kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// How many there were.
+    pub faults: u32,
+    /// The longest wait for the daemon to recover from one.
+    pub recovery: Duration,
+    /// The longest time from a start of the daemon to READY.
+    pub ready: Duration,
+}
+
 /// What a drill saw. `Display` prints a line for each kind of fault and the last line.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Faults that happened, with the longest wait for the daemon to recover from one.
-    pub faults: BTreeMap<Kind, (u32, Duration)>,
+    /// Faults that happened.
+    pub faults: BTreeMap<Kind, Outcome>,
+    /// Kinds that this machine cannot do, and why.
+    pub not_run: BTreeMap<Kind, String>,
     /// The last verdict; all before it were clean.
     pub verdict: Verdict,
     /// Roll-ups in the end, all as the vCenter published.
@@ -157,13 +197,18 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut all = 0;
-        for (kind, (n, slowest)) in &self.faults {
-            all += n;
+        for (kind, outcome) in &self.faults {
+            all += outcome.faults;
             writeln!(
                 f,
-                "{kind:<20} {n:>4}   slowest recovery {:>5.1} s",
-                slowest.as_secs_f64()
+                "{kind:<20} {:>4}   slowest recovery {:>5.1} s, slowest start {:>4.2} s",
+                outcome.faults,
+                outcome.recovery.as_secs_f64(),
+                outcome.ready.as_secs_f64()
             )?;
+        }
+        for (kind, why) in &self.not_run {
+            writeln!(f, "{kind:<20}        not run: {why}")?;
         }
         let Verdict {
             owed,
@@ -224,21 +269,32 @@ async fn play(plan: &Plan, stage: &mut Stage, say: &mut (dyn FnMut(String) + Sen
         let dice = random::Random::split(plan.seed, u64::try_from(number).unwrap_or_default());
         let started = tokio::time::Instant::now();
         stage.take_recovery();
+        stage.take_ready();
         stage.take_journal();
         let judged = async {
             let story = faults::happen(stage, kind, dice).await?;
             let verdict = stage.judge(faults::is_proven(kind)).await?;
             Ok((story, verdict))
         };
-        let (story, verdict) = judged.await.map_err(|source| Error::Fault {
-            seed: plan.seed,
-            number,
-            of,
-            kind,
-            logs: stage.directory().to_owned(),
-            journal: stage.take_journal().join("\n  "),
-            source: Box::new(source),
-        })?;
+        let (story, verdict) = match judged.await {
+            Ok(judged) => judged,
+            Err(Error::NotRun(why)) => {
+                say(format!("{number:>4} {kind:<20} not run: {why}"));
+                report.not_run.insert(kind, why);
+                continue;
+            }
+            Err(source) => {
+                return Err(Error::Fault {
+                    seed: plan.seed,
+                    number,
+                    of,
+                    kind,
+                    logs: stage.directory().to_owned(),
+                    journal: stage.take_journal().join("\n  "),
+                    source: Box::new(source),
+                });
+            }
+        };
         let recovered = stage.take_recovery();
         say(format!(
             "{number:>4} {kind:<20} {:>5.1} s, recovered in {:>4.1} s, stored {:>6}: {story}",
@@ -246,9 +302,10 @@ async fn play(plan: &Plan, stage: &mut Stage, say: &mut (dyn FnMut(String) + Sen
             recovered.as_secs_f64(),
             verdict.stored
         ));
-        let entry = report.faults.entry(kind).or_default();
-        entry.0 += 1;
-        entry.1 = entry.1.max(recovered);
+        let outcome = report.faults.entry(kind).or_default();
+        outcome.faults += 1;
+        outcome.recovery = outcome.recovery.max(recovered);
+        outcome.ready = outcome.ready.max(stage.take_ready());
         report.verdict = verdict;
     }
     let ended = async {
