@@ -50,7 +50,8 @@ const OPEN: &str = "\
 SELECT count(*), \
        count(*) FILTER (WHERE to_time <= to_timestamp($1::float8) \
                           AND (ask_after IS NULL OR ask_after <= to_timestamp($1::float8))) \
-FROM virt_collection_gap WHERE state = 'open'";
+FROM virt_collection_gap \
+WHERE state = 'open' AND platform_id = (SELECT platform_id FROM virt_platform WHERE name = $2)";
 
 /// Time passes for the roll-ups, too: what would be made in minutes is made at the daemon's next look.
 pub(super) const DUE: &str =
@@ -116,7 +117,7 @@ impl Stage {
         }
         let settled = truth.now / MICROS - i64::try_from(SETTLED.as_secs()).unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "seconds of this century")]
-        let row = client.query_one(OPEN, &[&(settled as f64)]).await?;
+        let row = client.query_one(OPEN, &[&(settled as f64), &PLATFORM]).await?;
         let (open, asked): (i64, i64) = (row.get(0), row.get(1));
         Ok(match (open, asked) {
             (0, _) => Seen::Recovered,

@@ -147,12 +147,13 @@ pub(super) fn worked(pid: u32) -> Result<Duration, Error> {
     Ok(Duration::from_millis(10 * ticks))
 }
 
-/// Sets how many descriptors a process may have open.
-pub(super) fn limit_descriptors(pid: u32, most: u64) -> Result<(), Error> {
+/// Lets a process have as many descriptors open as this one may.
+pub(super) fn lift_descriptors(pid: u32) -> Result<(), Error> {
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let own = rustix::process::getrlimit(Resource::Nofile);
     let limit = Rlimit {
-        current: Some(most),
-        maximum: Some(65_536.max(most)),
+        current: own.maximum,
+        maximum: own.maximum,
     };
     rustix::process::prlimit(process, Resource::Nofile, limit)
         .map_err(|source| file(Path::new("/proc/self/limits"))(source.into()))?;
@@ -549,5 +550,65 @@ impl Drop for MemoryGroup {
         // What still runs in it keeps it; the next one of this name takes it.
         self.relax().unwrap_or_default();
         std::fs::remove_dir(&self.path).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_read_and_what_is_none_is_not() {
+        let mut packet = vec![0; 12];
+        packet.extend_from_slice(b"\x07vcenter\x05drill\0\0\x01\0\x01");
+        assert_eq!(question(&packet), Some(("vcenter.drill".to_owned(), 1)));
+        for short in 0..packet.len() - 2 {
+            assert_eq!(question(&packet[..short]), None, "{short}");
+        }
+    }
+
+    #[test]
+    fn a_process_knows_its_own_descriptors_time_and_memory() {
+        let own = std::process::id();
+        let before = descriptors(own).unwrap();
+        let more: Vec<std::fs::File> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests of this process open and close some as well.
+        assert!(descriptors(own).unwrap() >= before.saturating_sub(20) + more.len());
+        assert!(anonymous_kib(own).unwrap() > 100);
+        assert!(worked(own).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_black_hole_takes_no_connection_and_gives_no_answer() {
+        let port = process::free_address().unwrap().port();
+        match BlackHole::dig(port).await {
+            Ok(_hole) => {
+                let attempt = TcpStream::connect((Ipv6Addr::LOCALHOST, port));
+                assert!(tokio::time::timeout(Duration::from_millis(100), attempt).await.is_err());
+            }
+            Err(Error::NotRun(why)) => eprintln!("{why}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn systemd_hears_of_this_start_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut systemd = Systemd::new(directory.path(), 0);
+        for start in 0..2 {
+            let by = systemd.starts().unwrap();
+            assert!(!systemd.is_ready(), "{start}");
+            let path = by[1].strip_prefix("NOTIFY_SOCKET=").unwrap();
+            let service = UnixDatagram::unbound().unwrap();
+            service.send_to(b"STATUS=well", path).await.unwrap();
+            service.send_to(b"READY=1\nSTATUS=well", path).await.unwrap();
+            process::until("READY", COMMAND_DEADLINE, || async {
+                if systemd.is_ready() { Ok(()) } else { Err("not yet".to_owned()) }
+            })
+            .await
+            .unwrap();
+        }
+        assert!(systemd.take_longest() > Duration::ZERO);
+        assert_eq!(systemd.take_longest(), Duration::ZERO);
     }
 }

@@ -111,7 +111,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 struct Fault {
     kind: Kind,
-    /// How many of two hundred faults there are at least.
+    /// Its part of all faults; of three hundred there are at least so many.
     share: u32,
     word: &'static str,
     /// Rows of the catalogue that it stands for.
@@ -347,17 +347,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_hundred_faults_hold_what_is_asked_of_each_kind() {
-        let plan = Plan::of(1, "drill", 200);
+    fn three_hundred_faults_hold_what_is_asked_of_each_kind() {
+        let plan = Plan::of(1, "drill", 300);
         let sequence = plan.sequence();
-        assert_eq!(sequence.len(), 200);
+        assert_eq!(sequence.len(), 300);
         let n = |kind| sequence.iter().filter(|other| **other == kind).count();
         assert!(Kind::all().all(|kind| n(kind) >= 1));
         assert!(n(Kind::Kill) >= 60 && n(Kind::CommitCut) >= 30);
         assert!(n(Kind::Session) >= 20 && n(Kind::Truncated) >= 20);
         assert!(n(Kind::RestartFast) + n(Kind::RestartImmediate) >= 10 && n(Kind::Lease) >= 10);
         assert_eq!(sequence, plan.sequence());
-        assert_ne!(sequence, Plan::of(2, "drill", 200).sequence());
+        assert_ne!(sequence, Plan::of(2, "drill", 300).sequence());
         assert_eq!(Plan::of(1, "drill", 500).faults(), 500);
         assert!(Kind::all().all(|kind| Kind::of(kind.word()) == Some(kind)));
     }
