@@ -206,7 +206,9 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !matches!(failure, Failure::Told) {
-                eprintln!("virt-collector: {}", plain::lines(&Chain(&failure).to_string()));
+                // The exit status tells systemd whether to try again, also where nobody can be told anything.
+                let told = Chain(&failure).to_string();
+                drop(writeln!(io::stderr(), "virt-collector: {}", plain::lines(&told)));
             }
             failure.exit_code()
         }
@@ -235,12 +237,15 @@ fn print(line: fmt::Arguments<'_>) {
 
 /// Runs a command's future on a runtime of its own.
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("virt-collector")
         .build()
-        .map_err(Failure::other)?
-        .block_on(future)
+        .map_err(Failure::other)?;
+    let done = runtime.block_on(future);
+    // The system's resolver cannot be called back: one that gets no answer would hold up the end for half a minute.
+    runtime.shutdown_background();
+    done
 }
 
 /// `1 gap`, `2 gaps`.

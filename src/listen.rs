@@ -10,6 +10,7 @@
 //! | size of the header, number of fields | [`HEADER_BYTES`], [`HEADERS`]: 431 |
 //! | an answer that its receiver does not take | [`WRITE_DEADLINE`] without progress |
 //! | a connection as a whole | [`LIFETIME`], then the request in progress may end within [`LAST_REQUEST`] |
+//! | a connection when all stops | the request in progress may end within [`FAREWELL`] |
 //! | connections, of all and of one address | [`Limits`] |
 //!
 //! Tasks: one accept loop per listener, one task per connection.
@@ -33,6 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Network;
 use crate::error::Chain;
@@ -57,6 +59,9 @@ pub const LIFETIME: Duration = Duration::from_secs(120);
 
 /// What a request in progress gets when the lifetime is over; more than the longest request takes.
 pub const LAST_REQUEST: Duration = Duration::from_secs(90);
+
+/// What a request in progress gets when all stops. Who asked for something learns what became of it.
+pub const FAREWELL: Duration = Duration::from_secs(10);
 
 /// The whole header of a request.
 pub const HEADER_BYTES: usize = 16 * 1024;
@@ -190,11 +195,13 @@ where
         let tls = tls.clone();
         let answer = answer.clone();
         let metrics = metrics.clone();
-        tasks.spawn_transient("connection", async move {
+        let stopping = stopping.clone();
+        // A moment more than the connection gives itself.
+        tasks.spawn_for_a_while("connection", FAREWELL + WRITE_DEADLINE, async move {
             match tls {
-                None => converse(stream, peer, answer).await,
+                None => converse(stream, peer, answer, &stopping).await,
                 Some(tls) => match tls.accept(stream, HANDSHAKE_DEADLINE).await {
-                    Some(stream) => converse(stream, peer, answer).await,
+                    Some(stream) => converse(stream, peer, answer, &stopping).await,
                     None => metrics.refused("tls"),
                 },
             }
@@ -217,7 +224,7 @@ async fn next(
 }
 
 /// One connection, to its end.
-async fn converse<S, A, F, B>(stream: S, peer: SocketAddr, answer: A)
+async fn converse<S, A, F, B>(stream: S, peer: SocketAddr, answer: A, stopping: &CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
@@ -238,18 +245,35 @@ where
             .max_headers(HEADERS)
             .serve_connection(TokioIo::new(Patient::new(stream, WRITE_DEADLINE)), service)
     );
-    let ended = match tokio::time::timeout(LIFETIME, connection.as_mut()).await {
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Ok(ended),
+        () = stopping.cancelled() => Err(FAREWELL),
+        () = tokio::time::sleep(LIFETIME) => Err(LAST_REQUEST),
+    };
+    let ended = match ended {
         Ok(ended) => ended,
-        Err(_elapsed) => {
+        Err(last) => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(LAST_REQUEST, connection).await {
-                Ok(ended) => ended,
-                Err(_elapsed) => return,
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = until_over(last, stopping) => return,
             }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(client = %peer, error = %Chain(&error), "connection ended");
+    }
+}
+
+/// A time, cut short when all stops.
+async fn until_over(last: Duration, stopping: &CancellationToken) {
+    let stopped = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(last) => {}
+        () = stopped => {}
     }
 }
 
@@ -295,7 +319,7 @@ impl Drop for Counted {
 mod tests {
     use bytes::Bytes;
     use http_body_util::Full;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -305,11 +329,34 @@ mod tests {
         ours.write_all(sent).await.unwrap();
         let started = Instant::now();
         let peer = SocketAddr::from(([192, 0, 2, 1], 4711));
-        converse(theirs, peer, move |_request, _peer| async move {
-            Response::new(Full::new(Bytes::from(vec![b' '; answer])))
-        })
-        .await;
+        let answer =
+            move |_request, _peer| async move { Response::new(Full::new(Bytes::from(vec![b' '; answer]))) };
+        converse(theirs, peer, answer, &CancellationToken::new()).await;
         started.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_stops_a_request_in_progress_is_answered_and_who_asks_nothing_is_let_go() {
+        for (sent, answered) in [(&b""[..], false), (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", true)] {
+            let (mut ours, theirs) = tokio::io::duplex(1024);
+            ours.write_all(sent).await.unwrap();
+            let stopping = CancellationToken::new();
+            let peer = SocketAddr::from(([192, 0, 2, 1], 4711));
+            let answer = |_request, _peer| async {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                Response::new(Full::new(Bytes::from_static(b"done")))
+            };
+            let started = Instant::now();
+            let stop = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                stopping.cancel();
+            };
+            tokio::join!(converse(theirs, peer, answer, &stopping), stop);
+            assert_eq!(started.elapsed().as_secs(), if answered { 3 } else { 1 });
+            let mut read = String::new();
+            ours.read_to_string(&mut read).await.unwrap();
+            assert_eq!(read.ends_with("done"), answered, "{read}");
+        }
     }
 
     /// The clock stands still and jumps to the next deadline: what is measured does not depend on the machine.

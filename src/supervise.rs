@@ -100,22 +100,36 @@ impl Tasks {
         });
     }
 
-    /// Starts a task that may end by itself. It is tracked and waited for like the others; its panic is logged.
+    /// Starts a task that may end by itself, and ends at once when the group stops. It is tracked and waited for like
+    /// the others; its panic is logged.
+    pub fn spawn_transient(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_for_a_while(name, Duration::ZERO, task);
+    }
+
+    /// As [`Tasks::spawn_transient`], for a task that knows of the stop itself: it has `farewell` to come to its end.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that spawns: named, tracked, supervised"
     )]
-    pub fn spawn_transient(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let inner = tokio::spawn(task.instrument(tracing::debug_span!("task", name)));
+    pub fn spawn_for_a_while(
+        &self,
+        name: &'static str,
+        farewell: Duration,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let mut inner = tokio::spawn(task.instrument(tracing::debug_span!("task", name)));
         let group = self.clone();
         let key = group.enter(name);
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
-            let abort = inner.abort_handle();
+            let stopped = async {
+                stop.cancelled().await;
+                tokio::time::sleep(farewell).await;
+            };
             let ended = tokio::select! {
-                ended = inner => ended,
-                () = stop.cancelled() => {
-                    abort.abort();
+                ended = &mut inner => ended,
+                () = stopped => {
+                    inner.abort();
                     Ok(())
                 }
             };
@@ -186,5 +200,23 @@ mod tests {
         parent.stop();
         assert_eq!(child.join(Duration::from_secs(5)).await, ["hangs"]);
         assert!(!parent.failed().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_end_by_itself_ends_with_the_group_some_of_it_after_a_farewell() {
+        let tasks = Tasks::new();
+        tasks.spawn_transient("at once", std::future::pending());
+        let (sender, said) = tokio::sync::oneshot::channel();
+        let stopping = tasks.stopping();
+        tasks.spawn_for_a_while("says good-bye", Duration::from_secs(10), async move {
+            stopping.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            drop(sender.send(()));
+        });
+        tasks.spawn_for_a_while("does not end", Duration::from_secs(10), std::future::pending());
+        tasks.stop();
+        assert_eq!(tasks.join(Duration::from_secs(8)).await.len(), 2);
+        assert!(tasks.join(Duration::from_secs(3)).await.is_empty());
+        said.await.unwrap();
     }
 }

@@ -40,6 +40,9 @@ const NO_ROUTE: &str = "other";
 /// When to come back where there is too much to do: requests take milliseconds.
 const OVERLOADED_RETRY: Duration = Duration::from_secs(1);
 
+/// For an answer that says that the service stops.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
 /// Answers requests. Clones share everything.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
@@ -136,7 +139,10 @@ impl Server {
         // Comes to its end also when the caller goes away meanwhile.
         let (reply, answer) = oneshot::channel();
         let span = tracing::Span::current();
-        self.context.tasks().spawn_transient("api request", async move {
+        let tasks = self.context.tasks();
+        // When all stops it has a little less time than its connection, so that the caller is told.
+        let farewell = listen::FAREWELL.saturating_sub(TOLD_WITHIN);
+        tasks.spawn_for_a_while("api request", farewell, async move {
             // Nobody waits where the caller has gone.
             drop(reply.send(working.instrument(span).await));
         });

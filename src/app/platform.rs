@@ -44,6 +44,7 @@ use crate::model::gap::GapLane;
 use crate::model::status::PlatformState;
 use crate::model::status::PlatformStatus;
 use crate::operate::{Operate, Sent};
+use crate::retry::Backoff;
 use crate::store;
 use crate::store::Database;
 use crate::store::Lease;
@@ -65,8 +66,10 @@ use crate::vsphere::Vsphere;
 /// A third of the lease's time to live: two renewals may fail.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// While renewal fails; the first write after an outage needs a lease that is good.
+/// While renewal fails; the first write after an outage needs a lease that is good. It grows, with jitter: after an
+/// outage the platforms of all collectors must not come at once.
 const RENEWAL_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RENEWAL_RETRY: Duration = Duration::from_secs(5);
 
 /// How soon a lease is tried again that could not be had, unless the standing changes before.
 const LEASE_RETRY: Duration = Duration::from_secs(5);
@@ -562,14 +565,21 @@ struct Renewal {
 impl Renewal {
     async fn run(self, stopping: CancellationToken) {
         let mut failing = false;
+        let seed = u64::try_from(self.clock.now().micros()).unwrap_or(1);
+        let seed = seed ^ u64::try_from(self.lease.platform.0).unwrap_or(1).rotate_left(32);
+        let mut retry = Backoff::new(RENEWAL_RETRY, LONGEST_RENEWAL_RETRY, seed);
         loop {
             self.turned.store(self.clock.now().micros(), Ordering::Relaxed);
+            let wait = if failing { retry.next_wait() } else { RENEWAL };
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = tokio::time::sleep(if failing { RENEWAL_RETRY } else { RENEWAL }) => {}
+                () = tokio::time::sleep(wait) => {}
             }
             match self.database.renew_lease(&self.lease).await {
-                Ok(()) => failing = false,
+                Ok(()) => {
+                    failing = false;
+                    retry.reset();
+                }
                 Err(error) if error.class().ends_term() => {
                     self.lost.cancel();
                     stopping.cancelled().await;

@@ -33,9 +33,12 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        let logs = telemetry::logging::init(&config.log).map_err(Failure::settings)?;
+        // The log counts what it loses.
         let metrics = telemetry::metrics::install().map_err(Failure::other)?;
-        block_on(serve(config, metrics, &logs, &self.file.config))
+        let logs = telemetry::logging::init(&config.log).map_err(Failure::settings)?;
+        let ended = block_on(serve(config, metrics, &logs, &self.file.config));
+        logs.farewell();
+        ended
     }
 }
 

@@ -35,8 +35,10 @@ use crate::store::servers::{Servers, Session};
 
 /// Connections of the pool: leases, inventory, gaps and API of a few dozen platforms, each for milliseconds.
 const POOL_SIZE: usize = 8;
-/// One attempt to reach one address of the server.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// One attempt to reach one address of the server. Addresses are tried one after the other: where the first host of
+/// several is dead, or the first address of a name leads nowhere, each connection waits this long. A renewal of a lease,
+/// which has 8 s, must get past two such addresses.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A whole connection attempt: resolving, several addresses, TLS, password.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a caller waits for a connection of the pool to become free.

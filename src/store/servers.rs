@@ -114,7 +114,9 @@ impl Servers {
         for (place, answer) in future::join_all(asked).await.into_iter().enumerate() {
             match answer {
                 Ok((session, history)) => {
-                    let is_newer = best.as_ref().is_none_or(|(_, _, best)| stale(*best, history).is_some());
+                    let is_newer = best
+                        .as_ref()
+                        .is_none_or(|(_, _, best)| stale(*best, history).is_some());
                     if is_newer {
                         best = Some((place, session, history));
                     }
@@ -256,10 +258,7 @@ mod tests {
             assert_eq!((one.get_user(), one.get_dbname()), (Some("u"), Some("d")));
             assert_eq!(one.get_options(), config.get_options());
             assert_eq!(one.get_connect_timeout(), config.get_connect_timeout());
-            assert_eq!(
-                one.get_target_session_attrs(),
-                config.get_target_session_attrs()
-            );
+            assert_eq!(one.get_target_session_attrs(), config.get_target_session_attrs());
         }
     }
 }

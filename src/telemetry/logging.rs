@@ -1,4 +1,5 @@
-//! Log set-up. Lines go to standard output, where journald or a container runtime reads them.
+//! Log set-up. Lines go to standard output, where journald or a container runtime reads them; nobody waits for that
+//! (`lines`).
 //!
 //! | level | for |
 //! |---|---|
@@ -12,8 +13,11 @@
 //! journal stamps lines itself.
 
 use std::fmt as std_fmt;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt;
@@ -26,6 +30,10 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 use crate::plain;
+use crate::telemetry::lines::Lines;
+
+/// For the last lines, when the process ends.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,9 @@ pub enum Error {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// There is nothing to write to.
+    #[error("standard output cannot be written")]
+    Output(#[source] io::Error),
     /// Something set up logs before.
     #[error("logs are set up already")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
@@ -46,7 +57,10 @@ pub enum Error {
 
 /// What is logged; can be changed while the process runs.
 #[derive(Debug, Clone)]
-pub struct Logs(reload::Handle<EnvFilter, Registry>);
+pub struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
+    lines: Lines,
+}
 
 /// A filter that was understood.
 #[derive(Debug)]
@@ -63,18 +77,32 @@ impl Logs {
 
     /// From now on, lines that pass this filter.
     pub fn filter_by(&self, Understood(filter): Understood) {
-        if let Err(error) = self.0.reload(filter) {
+        if let Err(error) = self.filter.reload(filter) {
             // Its layer has gone: nothing logs any more, this line included.
             tracing::debug!(%error, "logs have ended");
         }
+    }
+
+    /// Waits a moment for what was logged to be written, before the process ends.
+    pub fn farewell(&self) {
+        self.lines.written(FAREWELL);
     }
 }
 
 /// Sets up logs for the whole process.
 ///
 /// # Errors
-/// When the filter is not understood, or logs are set up already.
+/// When the filter is not understood, there is no standard output, or logs are set up already.
 pub fn init(log: &Log) -> Result<Logs, Error> {
+    // Unbuffered: what was written is gone, and what was not is not kept for later.
+    let output = io::stdout().as_fd().try_clone_to_owned();
+    let lines = output
+        .and_then(|output| Lines::to(File::from(output)))
+        .map_err(Error::Output)?;
+    let writer = |colours| {
+        let lines = lines.clone();
+        move || Plain::new(lines.clone(), colours)
+    };
     let (filter, handle) = reload::Layer::new(filter(log)?);
     let registry = tracing_subscriber::registry().with(filter);
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
@@ -82,30 +110,34 @@ pub fn init(log: &Log) -> Result<Logs, Error> {
     match (log.format, is_journal()) {
         (LogFormat::Json, journal) => {
             let format = fmt::format().json().flatten_event(true);
-            let layer = fmt::layer().json().event_format(Line { journal, format });
-            registry
-                .with(layer.with_writer(|| Plain::new(io::stdout(), false)))
-                .try_init()
+            let layer = fmt::layer()
+                .json()
+                .event_format(Line { journal, format })
+                .with_writer(writer(false));
+            registry.with(layer).try_init()
         }
         (LogFormat::Text, true) => {
             let format = fmt::format().with_ansi(false).with_target(false).without_time();
-            let layer = fmt::layer().with_ansi(false).event_format(Line {
+            let line = Line {
                 journal: true,
                 format,
-            });
-            registry
-                .with(layer.with_writer(|| Plain::new(io::stdout(), false)))
-                .try_init()
+            };
+            let layer = fmt::layer()
+                .with_ansi(false)
+                .event_format(line)
+                .with_writer(writer(false));
+            registry.with(layer).try_init()
         }
         (LogFormat::Text, false) => {
             let layer = fmt::layer().with_ansi(has_colours).with_target(false);
-            registry
-                .with(layer.with_writer(move || Plain::new(io::stdout(), has_colours)))
-                .try_init()
+            registry.with(layer.with_writer(writer(has_colours))).try_init()
         }
     }
     .map_err(Error::Twice)?;
-    Ok(Logs(handle))
+    Ok(Logs {
+        filter: handle,
+        lines,
+    })
 }
 
 /// What the pool of connections says of each of them when the database goes away is told once, by who uses it.

@@ -64,6 +64,8 @@ metrics_table! {
         "1 while the configuration is in force that was last read, 0 where it was refused and the one before is.";
     CONFIG_RELOADED_AT = "virt_collector_config_last_reload_success_timestamp_seconds", Kind::Gauge, [],
         "When the configuration in force was read, at the start or by SIGHUP, in the collector's clock.";
+    LOG_LINES_LOST = "virt_collector_log_lines_lost_total", Kind::Counter, [],
+        "Lines of the log that were not written, because who reads it stood still or its disk was full.";
     PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
         "1 while the last poll of the platform succeeded, else 0, also where another collector owns it.";
     PLATFORM_STATUS = "virt_collector_platform_status", Kind::Gauge, ["platform", "status"],
@@ -813,6 +815,33 @@ impl RetentionMetrics {
 }
 
 impl Default for RetentionMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The log.
+#[derive(Debug, Clone)]
+pub struct LogMetrics {
+    lost: Counter,
+}
+
+impl LogMetrics {
+    /// Registers the series.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            lost: counter!(LOG_LINES_LOST),
+        }
+    }
+
+    /// A line was not written.
+    pub fn lost(&self) {
+        self.lost.increment(1);
+    }
+}
+
+impl Default for LogMetrics {
     fn default() -> Self {
         Self::new()
     }

@@ -121,6 +121,17 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn a_failure_that_cannot_be_told_has_its_exit_code_all_the_same() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+        .args(["run", "--config", "/absent/config.toml"])
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(78), "systemd must not try this again");
+}
+
+#[test]
 fn wrong_configuration_exits_with_78_and_says_where() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");

@@ -1,9 +1,14 @@
 //! What is logged: the README's fields are those of the code, and the messages that it quotes are really printed.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::process::free_address;
 
 use crate::readme::{readme, table};
+use crate::wait::until;
 
 fn sources(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -119,4 +124,46 @@ fn each_message_that_troubleshooting_quotes_is_one_of_the_code() {
         }
     }
     assert!(n_quoted >= 20, "{n_quoted}");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nothing_up_and_is_there_when_it_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let admin = free_address().unwrap();
+    let config = format!(
+        "[database]\nurl = \"postgresql://virt_writer@127.0.0.1:1/virt\"\n[admin]\nlisten = \"{admin}\"\n"
+    );
+    std::fs::write(&file, config).unwrap();
+    // As much as a pipe holds: no line goes in before somebody reads.
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'\n'; 65_536]).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+        .args(["run", "--config", file.to_str().unwrap()])
+        .stdout(writer)
+        .spawn()
+        .unwrap();
+    until("an answer", async || {
+        match tokio::net::TcpStream::connect(admin).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut log = String::new();
+    reader.read_to_string(&mut log).unwrap();
+    let log = log.trim_start();
+    assert!(
+        log.contains("started") && log.trim_end().ends_with("stopped"),
+        "{log}"
+    );
+    assert!(child.wait().unwrap().success());
 }

@@ -146,9 +146,12 @@ pub(super) async fn wait(
     place.give_up();
     let until = Instant::now() + prefer.wait;
     let mut ends = context.ends();
+    let stopping = context.tasks().stopping();
     while !operation.state.is_end() && Instant::now() < until {
         let look = tokio::time::sleep_until(until.min(Instant::now() + LOOK));
         tokio::select! {
+            // Somebody else goes on with it; how far it is, the caller knows then.
+            () = stopping.cancelled() => break,
             () = look => {}
             Ok(()) = ends.changed() => {}
         }

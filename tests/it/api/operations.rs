@@ -77,6 +77,32 @@ async fn an_action_is_answered_with_its_operation_which_can_be_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_while_the_service_is_told_to_stop_is_answered_with_how_far_it_is() {
+    let api = Api::new().await;
+    let token = api.token("operator", "operator", None).await;
+    let waiter = api.token("waiter", "viewer", None).await;
+    let vm = api.vm().await;
+    let accepted = api.ask(Ask::post(&format!("vms/{vm}/suspend/")).by(&token)).await;
+    let ask = Ask::get(accepted.header("location"))
+        .by(&waiter)
+        .header("prefer", "wait=30");
+    let stream = TcpStream::connect(api.address()).await.unwrap();
+    let waiting = tokio::task::spawn(async move { exchange(stream, &ask.bytes()).await });
+    crate::wait::until("the waiter to be let in", async || {
+        let used = "SELECT count(*) FROM virt_api_token WHERE name = 'waiter' AND last_used_at IS NOT NULL";
+        match api.count(used).await {
+            0 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    api.stop().await;
+    let told = waiting.await.unwrap();
+    told.check();
+    assert_eq!((told.status, &told.value()["state"]), (200, &json!("queued")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_destroys_is_confirmed_by_the_exact_name_of_the_vm() {
     let api = Api::new().await;
     let token = api.token("admin", "admin", None).await;

@@ -141,6 +141,21 @@ impl Collector {
         self.directory.join("config.toml")
     }
 
+    /// Changes the text of the configuration file, as an operator does; whoever runs does not know of it before it
+    /// reads it. Returns the text before.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn edit(&self, edited: impl FnOnce(&str) -> String) -> Result<String, Error> {
+        let path = self.config_file();
+        let before = std::fs::read_to_string(&path).map_err(|source| Error::File {
+            path: path.clone(),
+            source,
+        })?;
+        write_private(&path, &edited(&before))?;
+        Ok(before)
+    }
+
     /// The daemon's log file.
     #[must_use]
     pub fn log(&self) -> PathBuf {
@@ -176,15 +191,26 @@ impl Collector {
     /// # Errors
     /// When it cannot be started.
     pub async fn start(&mut self) -> Result<(), Error> {
+        self.start_by(&[]).await
+    }
+
+    /// As [`Collector::start`], by a program that becomes it, such as `env` or `prlimit`, with its arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_by(&mut self, by: &[String]) -> Result<(), Error> {
         self.kill().await?;
         let config = self.config_file();
-        let arguments = ["run".as_ref(), "--config".as_ref(), config.as_os_str()];
-        self.daemon = Some(Process::start(
-            "virt-collector",
-            &self.program,
-            arguments,
-            &self.log(),
-        )?);
+        let run = [
+            self.program.as_os_str(),
+            "run".as_ref(),
+            "--config".as_ref(),
+            config.as_os_str(),
+        ];
+        let mut words = by.iter().map(AsRef::as_ref).chain(run);
+        let program = Path::new(words.next().unwrap_or(self.program.as_os_str()));
+        let log = self.log();
+        self.daemon = Some(Process::start("virt-collector", program, words, &log)?);
         Ok(())
     }
 
@@ -303,7 +329,7 @@ fn toml(text: &str) -> String {
 }
 
 /// Readable by this user only.
-fn write_private(path: &Path, text: &str) -> Result<(), Error> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::OpenOptions::new()
         .create(true)
         .truncate(true)

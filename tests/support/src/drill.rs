@@ -10,6 +10,8 @@
 //! | `random` | dice from the seed |
 //! | `set_up` | what every stage begins with: an empty directory, the way to the server |
 //! | `stage` | database, vCenter, proxies, collectors, and their comings and goings |
+//! | `machine` | what the kernel knows of a process and does to it: descriptors, memory, name spaces |
+//! | `looks` | what can be seen of a collector from outside |
 //! | `judge` | waits until the daemon has recovered; asks the oracle |
 //! | `standby` | the second server of the database |
 //! | `figures` | what the daemon says of itself, and what it must not exceed |
@@ -35,11 +37,13 @@ use std::time::Duration;
 
 use crate::oracle::rollups::Rollups;
 use crate::oracle::{self, Verdict};
-use crate::{cluster, database, process, proxy};
+use crate::{cluster, database, http, process, proxy};
 
 mod faults;
 mod figures;
 mod judge;
+mod looks;
+mod machine;
 mod plan;
 mod random;
 pub(crate) mod set_up;
@@ -99,14 +103,14 @@ pub enum Error {
         limit: Duration,
     },
     /// What is asked of the kind beyond a clean verdict.
-    #[error("the oracle finds nothing, but {0}")]
+    #[error("what is asked beyond a clean verdict is not so: {0}")]
     Criterion(String),
     /// This machine does not allow it: nothing was done, and nothing is proved.
     #[error("not run: {0}")]
     NotRun(String),
     /// The collector does not answer on a port.
     #[error(transparent)]
-    Http(#[from] crate::http::Error),
+    Http(#[from] http::Error),
     /// The daemon ended, but not well.
     #[error("virt-collector was told to stop and ended with {status}\n{log}")]
     Stop {
@@ -153,11 +157,28 @@ pub enum Error {
     },
 }
 
+impl Error {
+    fn criterion(asked: &'static str, seen: impl fmt::Display) -> Self {
+        Self::Criterion(format!("asked was {asked}; seen was {seen}"))
+    }
+}
+
+/// What became of the faults of a kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// How many there were.
+    pub faults: u32,
+    /// The longest wait for the daemon to recover from one.
+    pub recovery: Duration,
+    /// The longest time from a start of the daemon to READY.
+    pub ready: Duration,
+}
+
 /// What a drill saw. `Display` prints a line for each kind of fault and the last line.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Faults that happened, with the longest wait for the daemon to recover from one.
-    pub faults: BTreeMap<Kind, (u32, Duration)>,
+    /// Faults that happened.
+    pub faults: BTreeMap<Kind, Outcome>,
     /// Faults that this machine does not allow, and why.
     pub not_run: BTreeMap<Kind, (u32, String)>,
     /// The last verdict; all before it were clean.
@@ -175,12 +196,14 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut all = 0;
-        for (kind, (n, slowest)) in &self.faults {
-            all += n;
+        for (kind, outcome) in &self.faults {
+            all += outcome.faults;
             writeln!(
                 f,
-                "{kind:<20} {n:>4}   slowest recovery {:>5.1} s",
-                slowest.as_secs_f64()
+                "{kind:<20} {:>4}   slowest recovery {:>5.1} s, slowest start {:>4.2} s",
+                outcome.faults,
+                outcome.recovery.as_secs_f64(),
+                outcome.ready.as_secs_f64()
             )?;
         }
         for (kind, (n, why)) in &self.not_run {
@@ -245,29 +268,32 @@ async fn play(plan: &Plan, stage: &mut Stage, say: &mut (dyn FnMut(String) + Sen
         let dice = random::Random::split(plan.seed, u64::try_from(number).unwrap_or_default());
         let started = tokio::time::Instant::now();
         stage.take_recovery();
+        stage.take_ready();
         stage.take_journal();
         let judged = async {
             let story = faults::happen(stage, kind, dice).await?;
             let verdict = stage.judge(faults::is_proven(kind)).await?;
             Ok((story, verdict))
         };
-        let judged = match judged.await {
+        let (story, verdict) = match judged.await {
+            Ok(judged) => judged,
             Err(Error::NotRun(why)) => {
                 say(format!("{number:>4} {kind:<20} not run: {why}"));
                 report.not_run.entry(kind).or_insert((0, why)).0 += 1;
                 continue;
             }
-            judged => judged,
+            Err(source) => {
+                return Err(Error::Fault {
+                    seed: plan.seed,
+                    number,
+                    of,
+                    kind,
+                    logs: stage.directory().to_owned(),
+                    journal: stage.take_journal().join("\n  "),
+                    source: Box::new(source),
+                });
+            }
         };
-        let (story, verdict) = judged.map_err(|source| Error::Fault {
-            seed: plan.seed,
-            number,
-            of,
-            kind,
-            logs: stage.directory().to_owned(),
-            journal: stage.take_journal().join("\n  "),
-            source: Box::new(source),
-        })?;
         let recovered = stage.take_recovery();
         say(format!(
             "{number:>4} {kind:<20} {:>5.1} s, recovered in {:>4.1} s, stored {:>6}: {story}",
@@ -275,9 +301,10 @@ async fn play(plan: &Plan, stage: &mut Stage, say: &mut (dyn FnMut(String) + Sen
             recovered.as_secs_f64(),
             verdict.stored
         ));
-        let entry = report.faults.entry(kind).or_default();
-        entry.0 += 1;
-        entry.1 = entry.1.max(recovered);
+        let outcome = report.faults.entry(kind).or_default();
+        outcome.faults += 1;
+        outcome.recovery = outcome.recovery.max(recovered);
+        outcome.ready = outcome.ready.max(stage.take_ready());
         report.verdict = verdict;
     }
     let ended = async {

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -24,30 +24,41 @@ pub enum Error {
 
 /// GETs a path. No deadline of its own: callers have one.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
-    ask(address, path, None).await
+    send(address, path, Request::get(path).body(Full::default())).await
 }
 
-/// GETs a path with a token.
-pub(crate) async fn get_as(
+/// A request of somebody with a token of the admin API. No deadline of its own.
+pub(crate) async fn ask(
     address: SocketAddr,
-    path: &str,
     token: &str,
+    (method, path): (Method, &str),
+    prefer: Option<&str>,
+    body: Option<&serde_json::Value>,
 ) -> Result<(StatusCode, Bytes), Error> {
-    ask(address, path, Some(token)).await
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::AUTHORIZATION, format!("Bearer {token}"));
+    if let Some(prefer) = prefer {
+        request = request.header("prefer", prefer);
+    }
+    let body = body.map_or_else(Full::default, |body| Full::from(body.to_string()));
+    let request = request
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body);
+    send(address, path, request).await
 }
 
-async fn ask(
+async fn send(
     address: SocketAddr,
     path: &str,
-    token: Option<&str>,
+    request: Result<Request<Full<Bytes>>, hyper::http::Error>,
 ) -> Result<(StatusCode, Bytes), Error> {
-    let mut request = Request::get(path).header(header::HOST, address.to_string());
-    if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-    }
-    let request = request
-        .body(Empty::<Bytes>::new())
-        .map_err(|source| Error::Path(path.to_owned(), source))?;
+    let mut request = request.map_err(|source| Error::Path(path.to_owned(), source))?;
+    let host = header::HeaderValue::from_str(&address.to_string());
+    request
+        .headers_mut()
+        .extend(host.map(|host| (header::HOST, host)));
     let stream = TcpStream::connect(address)
         .await
         .map_err(|source| Error::Connect(address, source))?;

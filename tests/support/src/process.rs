@@ -483,15 +483,16 @@ pub fn free_address() -> Result<SocketAddr, Error> {
 #[must_use]
 pub fn tail(path: &Path, lines: usize) -> String {
     match std::fs::read(path) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            let all: Vec<&str> = text.lines().collect();
-            all.get(all.len().saturating_sub(lines)..)
-                .unwrap_or_default()
-                .join("\n")
-        }
+        Ok(bytes) => last_lines(&String::from_utf8_lossy(&bytes), lines),
         Err(error) => format!("({} cannot be read: {error})", path.display()),
     }
+}
+
+pub(crate) fn last_lines(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all.get(all.len().saturating_sub(lines)..)
+        .unwrap_or_default()
+        .join("\n")
 }
 
 #[cfg(test)]

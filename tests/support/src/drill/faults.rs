@@ -17,6 +17,9 @@ use crate::process;
 mod collector;
 mod database;
 mod failover;
+mod machine;
+mod network;
+mod operations;
 mod server;
 mod vcenter;
 mod world;
@@ -34,6 +37,8 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::Lease => collector::lease(stage, dice).await,
         Kind::Partition => collector::partition(stage, dice).await,
         Kind::HandOver => collector::hand_over(stage, dice).await,
+        Kind::ConnectionKilled => collector::connection_killed(stage, dice).await,
+        Kind::VcenterPartition => collector::vcenter_partition(stage, dice).await,
         Kind::CommitCut => database::commit_cut(stage, dice).await,
         Kind::RestartFast => database::restart(stage, dice, Mode::Fast).await,
         Kind::RestartImmediate => database::restart(stage, dice, Mode::Immediate).await,
@@ -71,6 +76,16 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::PartlyEmpty => world::partly_empty(stage, dice).await,
         Kind::ClockForward => world::clock_forward(stage, dice).await,
         Kind::ClockBack => world::clock_back(stage, dice).await,
+        Kind::Term => machine::term(stage, dice).await,
+        Kind::Memory => machine::memory(stage, dice).await,
+        Kind::Descriptors => machine::descriptors(stage, dice).await,
+        Kind::LogLost => machine::log_lost(stage, dice).await,
+        Kind::ReloadBroken => machine::reload_broken(stage, dice).await,
+        Kind::Credential => machine::credential(stage, dice).await,
+        Kind::Dns => network::dns(stage, dice).await,
+        Kind::DeadAddress => network::dead_address(stage, dice).await,
+        Kind::RstStorm => network::rst_storm(stage, dice).await,
+        Kind::OperationKilled => operations::killed(stage, dice).await,
     }?;
     stage.holder().calm();
     Ok(story)
@@ -82,6 +97,8 @@ pub(super) const fn is_proven(kind: Kind) -> bool {
         kind,
         Kind::Lease
             | Kind::Partition
+            | Kind::ConnectionKilled
+            | Kind::VcenterPartition
             | Kind::Truncated
             | Kind::DatabaseThrottled
             | Kind::DatabaseLatency

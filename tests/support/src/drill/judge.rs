@@ -38,20 +38,23 @@ SELECT entity.moref, (extract(epoch FROM newest.collected_at) * 1000000)::int8
 FROM virt_host AS entity CROSS JOIN LATERAL (
     SELECT collected_at FROM virt_host_metrics AS sample WHERE sample.host_id = entity.host_id
     ORDER BY collected_at DESC LIMIT 1) AS newest
+WHERE platform_id = (SELECT platform_id FROM virt_platform WHERE name = $1)
 UNION ALL
 SELECT entity.moref, (extract(epoch FROM newest.collected_at) * 1000000)::int8
 FROM virt_vm AS entity CROSS JOIN LATERAL (
     SELECT collected_at FROM virt_vm_metrics AS sample WHERE sample.vm_id = entity.vm_id
-    ORDER BY collected_at DESC LIMIT 1) AS newest";
+    ORDER BY collected_at DESC LIMIT 1) AS newest
+WHERE platform_id = (SELECT platform_id FROM virt_platform WHERE name = $1)";
 
 const OPEN: &str = "\
 SELECT count(*), \
        count(*) FILTER (WHERE to_time <= to_timestamp($1::float8) \
                           AND (ask_after IS NULL OR ask_after <= to_timestamp($1::float8))) \
-FROM virt_collection_gap WHERE state = 'open'";
+FROM virt_collection_gap \
+WHERE state = 'open' AND platform_id = (SELECT platform_id FROM virt_platform WHERE name = $2)";
 
 /// Time passes for the roll-ups, too: what would be made in minutes is made at the daemon's next look.
-const DUE: &str =
+pub(super) const DUE: &str =
     "UPDATE virt_rollup_pending SET due_at = clock_timestamp() WHERE due_at > clock_timestamp()";
 
 const NOTES: &str = "SELECT count(*) FROM virt_rollup_pending";
@@ -99,7 +102,7 @@ impl Stage {
 
     async fn look(&self) -> Result<Seen, Error> {
         let client = self.client().await?;
-        let rows = client.query(NEWEST, &[]).await?;
+        let rows = client.query(NEWEST, &[&PLATFORM]).await?;
         let stored: HashMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let truth = self.simulator.truth();
         let behind: Vec<String> = newest(&truth)
@@ -114,7 +117,7 @@ impl Stage {
         }
         let settled = truth.now / MICROS - i64::try_from(SETTLED.as_secs()).unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "seconds of this century")]
-        let row = client.query_one(OPEN, &[&(settled as f64)]).await?;
+        let row = client.query_one(OPEN, &[&(settled as f64), &PLATFORM]).await?;
         let (open, asked): (i64, i64) = (row.get(0), row.get(1));
         Ok(match (open, asked) {
             (0, _) => Seen::Recovered,

@@ -7,11 +7,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_postgres::{Client, Config, NoTls};
 use vsphere_simulator::{ClockMode, Simulator, Spec};
 
 use super::Error;
+use super::machine::Systemd;
 use super::plan::Plan;
 use super::set_up;
 use crate::cluster::{Cluster, Mode};
@@ -30,11 +32,14 @@ const INTERVAL: Duration = Duration::from_secs(20);
 /// The database.
 pub(super) const DATABASE: &str = "virt_drill";
 
-/// The daemon promises to stop within 45 s.
-const STOP_DEADLINE: Duration = Duration::from_secs(50);
+/// The daemon promises to stop within this.
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(45);
+
+/// For one that does not keep its promise.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// To be there after a start.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// TTL and ten seconds: what is promised of a take-over.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(40);
@@ -48,8 +53,9 @@ pub(super) struct Slot {
     /// The way to the other server, which is named beside it; closed while there is none.
     pub(super) spare: Proxy,
     pub(super) vcenter: Proxy,
-    /// Where its API listens.
+    /// Address of the admin API.
     pub(super) api: SocketAddr,
+    systemd: Systemd,
     running: bool,
 }
 
@@ -78,6 +84,8 @@ pub(super) struct Stage {
     /// What was done since it was taken, with the machine's and the vCenter's time.
     journal: Vec<String>,
     rss_max_kib: u64,
+    /// A token of the admin API, once somebody needed it.
+    token: Option<String>,
     /// As [`Plan::hasty`].
     pub(super) hasty: bool,
 }
@@ -151,6 +159,7 @@ impl Stage {
             recovery: Duration::ZERO,
             journal: Vec::new(),
             rss_max_kib: 0,
+            token: None,
             hasty: plan.hasty,
         };
         // Left behind by a run that ended in the middle.
@@ -159,8 +168,8 @@ impl Stage {
             .await?
             .batch_execute("DROP TABLESPACE IF EXISTS virt_drill_room")
             .await?;
-        stage.holder_mut().collector.migrate().await?;
-        stage.holder_mut().collector.command(&["key", "init"]).await?;
+        stage.holder().collector.migrate().await?;
+        stage.holder().collector.command(&["key", "init"]).await?;
         stage.start().await?;
         stage.recovered().await?;
         Ok(stage)
@@ -211,6 +220,12 @@ impl Stage {
     /// The longest recovery since the last call.
     pub(super) const fn take_recovery(&mut self) -> Duration {
         std::mem::replace(&mut self.recovery, Duration::ZERO)
+    }
+
+    /// The longest time from a start to READY since the last call.
+    pub(super) fn take_ready(&mut self) -> Duration {
+        let longest = self.slots.iter().map(|slot| slot.systemd.take_longest()).max();
+        longest.unwrap_or_default()
     }
 
     /// Notes what is done.
@@ -290,10 +305,15 @@ impl Stage {
         self.holder = 1 - self.holder;
     }
 
-    /// Starts the holder. Waits for its endpoint only.
+    /// Starts the holder. Waits for nothing.
     pub(super) async fn start(&mut self) -> Result<(), Error> {
+        self.start_by(&[]).await
+    }
+
+    /// As [`Stage::start`], by a program that becomes it.
+    pub(super) async fn start_by(&mut self, by: &[String]) -> Result<(), Error> {
         self.note(format!("collector {} starts", self.holder));
-        self.holder_mut().start().await
+        self.holder_mut().start_by(by).await
     }
 
     /// Ends the holder. After a kill its lease is made to run out at once, unless another collector waits for it:
@@ -307,7 +327,7 @@ impl Stage {
                 slot.kill().await?;
                 self.expire_lease().await
             }
-            End::Term => slot.stop().await,
+            End::Term => slot.stop().await.map(drop),
         }
     }
 
@@ -333,7 +353,7 @@ impl Stage {
         Ok(())
     }
 
-    async fn expire_lease(&self) -> Result<(), Error> {
+    pub(super) async fn expire_lease(&self) -> Result<(), Error> {
         if self.slots.iter().any(|slot| slot.running) {
             return Ok(());
         }
@@ -380,7 +400,10 @@ impl Stage {
         let row = self
             .client()
             .await?
-            .query_one("SELECT owner, epoch FROM virt_platform_lease", &[])
+            .query_one(
+                "SELECT owner, epoch FROM virt_platform_lease JOIN virt_platform USING (platform_id) WHERE name = $1",
+                &[&PLATFORM],
+            )
             .await?;
         Ok((row.get(0), row.get(1)))
     }
@@ -408,6 +431,40 @@ impl Stage {
             });
         }
         Ok(took)
+    }
+
+    // ---- the admin API
+
+    /// A request to the holder, by somebody who may do everything: what is answered, and what with.
+    pub(super) async fn ask(
+        &mut self,
+        (method, path): (hyper::Method, &str),
+        prefer: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<(hyper::StatusCode, Value), Error> {
+        let token = self.token().await?;
+        let asked = crate::http::ask(self.holder().api, &token, (method, path), prefer, body);
+        let (status, body) = tokio::time::timeout(READY_DEADLINE, asked)
+            .await
+            .map_err(|_elapsed| {
+                Error::criterion("an answer of the admin API", format!("none to {path}"))
+            })??;
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    pub(super) async fn token(&mut self) -> Result<String, Error> {
+        if let Some(token) = &self.token {
+            return Ok(token.clone());
+        }
+        let made = self
+            .holder()
+            .collector
+            .command(&["token", "create", "drill", "--role", "admin"])
+            .await?;
+        let token = made.split_whitespace().find(|word| word.starts_with("vc_"));
+        let token = token.ok_or(Error::Nothing("token"))?.to_owned();
+        self.token = Some(token.clone());
+        Ok(token)
     }
 
     // ---- the database
@@ -480,6 +537,7 @@ impl Slot {
             ..Platform::simulated(PLATFORM, simulator)
         };
         let api = process::free_address()?;
+        let keys = directory.join("keyring");
         let settings = Settings {
             database: format!("{host} user=virt_writer dbname={DATABASE}"),
             owner: database.url(Role::Owner),
@@ -488,10 +546,9 @@ impl Slot {
             listen: process::free_address()?,
             top: String::new(),
             more: format!(
-                "[keys]\nfile = \"{}\"\n\n[api]\nlisten = \"{api}\"\nconnections = 512\n\
-                 connections_per_address = 512\nrequests_per_second = 1000\n\n\
-                 [log]\nlevel = \"info,virt_collector=debug\"",
-                directory.join("keyring").display()
+                "[keys]\nfile = {keys:?}\n\n[api]\nlisten = \"{api}\"\nconnections = 512\n\
+                 connections_per_address = 512\nrequests_per_second = 1000\nactions_per_minute = 600\n\n\
+                 [log]\nlevel = \"info,virt_collector=debug\""
             ),
             platforms: vec![platform],
         };
@@ -502,14 +559,45 @@ impl Slot {
             spare,
             vcenter,
             api,
+            systemd: Systemd::new(sockets, number),
             running: false,
         })
     }
 
     pub(super) async fn start(&mut self) -> Result<(), Error> {
-        self.collector.start().await?;
+        self.start_by(&[]).await
+    }
+
+    async fn start_by(&mut self, by: &[String]) -> Result<(), Error> {
+        let mut all = self.systemd.starts()?;
+        all.extend_from_slice(by);
+        self.collector.start_by(&all).await?;
         self.running = true;
         Ok(())
+    }
+
+    /// Whether the one that was started last is READY.
+    pub(super) fn is_ready(&self) -> bool {
+        self.systemd.is_ready()
+    }
+
+    /// The process, while it runs.
+    pub(super) fn pid(&mut self) -> Result<u32, Error> {
+        let daemon = self.collector.daemon();
+        daemon
+            .and_then(|daemon| daemon.id())
+            .ok_or(Error::Nothing("running collector"))
+    }
+
+    /// Where the collector is there no more by itself: how it ended.
+    pub(super) async fn ended(&mut self, deadline: Duration) -> Result<std::process::ExitStatus, Error> {
+        let daemon = self
+            .collector
+            .daemon()
+            .ok_or(Error::Nothing("running collector"))?;
+        let status = daemon.wait(deadline).await?;
+        self.running = false;
+        Ok(status)
     }
 
     pub(super) async fn kill(&mut self) -> Result<(), Error> {
@@ -517,29 +605,36 @@ impl Slot {
         Ok(self.collector.kill().await?)
     }
 
-    /// SIGTERM; it must end with 0.
-    pub(super) async fn stop(&mut self) -> Result<(), Error> {
+    /// SIGTERM; it must end with 0, and in time. How long that took.
+    pub(super) async fn stop(&mut self) -> Result<Duration, Error> {
         if !self.running {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
         // Before that it has no say in how it ends.
-        let admin = self.collector.admin();
-        process::until("virt-collector to answer", READY_DEADLINE, || async move {
-            match crate::http::get(admin, "/livez").await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(process::chain(&error)),
+        let systemd = &self.systemd;
+        process::until("virt-collector to be READY", READY_DEADLINE, || async move {
+            if systemd.is_ready() {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
             }
         })
         .await?;
         let log = self.collector.log();
+        let since = Instant::now();
         let status = self.collector.stop(STOP_DEADLINE).await?;
+        let took = since.elapsed();
         self.running = false;
         match status {
             Some(status) if !status.success() => Err(Error::Stop {
                 status,
                 log: process::tail(&log, 20),
             }),
-            _ => Ok(()),
+            _ if took > STOP_LIMIT => Err(Error::criterion(
+                "the end within 45 s of SIGTERM",
+                format!("{:.1} s", took.as_secs_f64()),
+            )),
+            _ => Ok(took),
         }
     }
 

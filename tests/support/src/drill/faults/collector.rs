@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::super::Error;
 use super::super::random::Random;
-use super::super::stage::{End, Stage};
+use super::super::stage::{End, PLATFORM, Stage};
 use super::{ending, met, short};
 use crate::process::Signal;
 use crate::proxy::{CommitCut, Weather};
@@ -187,6 +187,93 @@ pub(super) async fn partition(stage: &mut Stage, dice: &mut Random) -> Result<St
     stage.note_memory();
     stage.other_mut().stop().await?;
     Ok(format!("cut off, taken over in {:.1} s", took.as_secs_f64()))
+}
+
+/// An administrator, or a take-over that went wrong, ends the holder's connections to the database.
+pub(super) async fn connection_killed(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let in_copy = dice.chance(40);
+    let times = dice.between(1, 4);
+    let after = dice.millis(0, 1_500);
+    if in_copy {
+        let before = stage.holder().database.counts().held_copies;
+        stage.end(End::Term).await?;
+        stage.pass_unwell(Duration::from_secs(60));
+        stage.holder().database.hold_copy();
+        stage.start().await?;
+        met("a COPY", stage, |stage| {
+            stage.holder().database.counts().held_copies > before
+        })
+        .await?;
+    } else {
+        let time = short(dice);
+        stage.pass(time);
+        if dice.chance(60) {
+            stage.restart(ending(dice)).await?;
+            stage.ready().await?;
+        }
+    }
+    stage.stand_by().await?;
+    let (owner, epoch) = stage.lease().await?;
+    let mut ended = 0;
+    for _ in 0..times {
+        tokio::time::sleep(after).await;
+        ended += stage.end_connections().await?;
+    }
+    stage.recovered().await?;
+    let (owner_now, now) = stage.lease().await?;
+    if owner_now != owner || now != epoch {
+        return Err(Error::criterion(
+            "a lease that stays where it is",
+            format!("{owner}, epoch {epoch}, then {owner_now}, epoch {now}"),
+        ));
+    }
+    stage.note_memory();
+    stage.other_mut().stop().await?;
+    Ok(format!(
+        "{ended} connections in {times} times{}, epoch {epoch} throughout",
+        if in_copy { ", the first inside COPY" } else { "" }
+    ))
+}
+
+/// The holder cannot reach the platform, which another collector could: the lease is about the database alone, so the
+/// holder keeps it and says why nothing comes, until a person ends it; then the other reads everything.
+pub(super) async fn vcenter_partition(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let stalled = dice.chance(50);
+    let time = dice.seconds(60, 2_400);
+    stage.stand_by().await?;
+    let (owner, epoch) = stage.lease().await?;
+    if stalled {
+        stage.holder().vcenter.set_weather(Weather {
+            stalled: true,
+            ..Weather::default()
+        });
+    } else {
+        stage.holder().vcenter.refuse(true);
+    }
+    stage.holder().vcenter.reset_all();
+    stage.pass_unwell(time);
+    let since = Instant::now();
+    stage.status_becomes(PLATFORM, "error").await?;
+    let told = since.elapsed();
+    let reason = stage.reason(PLATFORM).await?;
+    let held = stage.lease_held(Duration::from_secs(3)).await?;
+    let (owner_now, now) = stage.lease().await?;
+    if !held || owner_now != owner || now != epoch {
+        return Err(Error::criterion(
+            "a lease that stays where it is",
+            format!("{owner}, epoch {epoch}, then {owner_now}, epoch {now}"),
+        ));
+    }
+    let since = Instant::now();
+    stage.holder_mut().stop().await?;
+    let took = stage.taken_over(epoch, since).await?;
+    stage.recovered().await?;
+    Ok(format!(
+        "told in {:.1} s ({reason}), epoch {epoch} kept; ended, taken over in {:.1} s, {} s read by the other",
+        told.as_secs_f64(),
+        took.as_secs_f64(),
+        time.as_secs()
+    ))
 }
 
 pub(super) async fn hand_over(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hyper::Method;
+
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -95,7 +97,10 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         // Lazily, since a server that failed may still stand in it.
-        let umount = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let umount = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
         drop(umount);
     }
 }
@@ -313,7 +318,9 @@ pub(super) async fn pool(stage: &mut Stage, dice: &mut Random) -> Result<String,
     }
     let (slowest, busy) = outcome?;
     if busy < 50.0 {
-        return Err(Error::Criterion(format!("only {busy} calls were at work: no load to speak of")));
+        return Err(Error::Criterion(format!(
+            "only {busy} calls were at work: no load to speak of"
+        )));
     }
     let n = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     Ok(format!(
@@ -328,7 +335,7 @@ pub(super) async fn pool(stage: &mut Stage, dice: &mut Random) -> Result<String,
 /// Calls again and again.
 async fn call(api: SocketAddr, token: &str, answers: &Answers, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        let answered = http::get_as(api, "/api/virt-center/vms/", token).await;
+        let answered = http::ask(api, token, (Method::GET, "/api/virt-center/vms/"), None, None).await;
         answers.all.fetch_add(1, Ordering::Relaxed);
         match answered {
             Ok((status, _)) if status.is_success() => {}

@@ -1,0 +1,166 @@
+//! What can be seen of a collector from outside: its metrics, its log, its rows in the tables.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Error;
+use super::stage::{PLATFORM, READY_DEADLINE, Stage};
+use crate::process::{self, Signal};
+
+/// For a status to show, which follows a poll or a back-off of half a minute.
+const SHOWN: Duration = Duration::from_secs(90);
+
+impl Stage {
+    /// Waits until the holder is READY.
+    pub(super) async fn ready(&mut self) -> Result<(), Error> {
+        let slot = self.holder();
+        process::until("virt-collector to be READY", READY_DEADLINE, || async move {
+            if slot.is_ready() {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    // ---- metrics
+
+    /// A number without labels of the holder's metrics.
+    pub(super) async fn metric(&self, name: &str) -> Result<f64, Error> {
+        let text = self.holder().collector.metrics().await?;
+        let prefix = format!("{name} ");
+        let number = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        number
+            .and_then(|number| number.trim().parse().ok())
+            .ok_or_else(|| Error::criterion("a metric", format!("no {name}")))
+    }
+
+    /// SIGHUP, and the metric that says what became of it.
+    pub(super) async fn reload(&mut self, successful: f64) -> Result<(), Error> {
+        const NAME: &str = "virt_collector_config_last_reload_successful";
+        self.holder_mut().signal(Signal::Hup)?;
+        let this = &*self;
+        process::until(
+            "the reload to be told by a metric",
+            READY_DEADLINE,
+            || async move {
+                match this.metric(NAME).await {
+                    Ok(seen) if (seen - successful).abs() < 0.5 => Ok(()),
+                    Ok(seen) => Err(seen.to_string()),
+                    Err(error) => Err(process::chain(&error)),
+                }
+            },
+        )
+        .await?;
+        Ok(())
+    }
+
+    // ---- the log
+
+    /// How long the holder's log is.
+    pub(super) fn log_length(&self) -> u64 {
+        std::fs::metadata(self.holder().collector.log()).map_or(0, |file| file.len())
+    }
+
+    /// Lines of the holder's log, below those that are for developers, since it was so long.
+    pub(super) fn logged_since(&self, length: u64) -> Vec<String> {
+        let bytes = std::fs::read(self.holder().collector.log()).unwrap_or_default();
+        let from = usize::try_from(length).unwrap_or(usize::MAX);
+        let text = String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).into_owned();
+        let lines = text.lines().filter(|line| !line.contains("DEBUG"));
+        lines.map(str::to_owned).collect()
+    }
+
+    // ---- the tables
+
+    /// Whether the platform's lease is good.
+    pub(super) async fn is_leased(&self) -> Result<bool, Error> {
+        let sql = "SELECT until > clock_timestamp() FROM virt_platform_lease JOIN virt_platform USING (platform_id) \
+                   WHERE name = $1";
+        Ok(self.client().await?.query_one(sql, &[&PLATFORM]).await?.get(0))
+    }
+
+    /// Looks at the lease for a while: whether it was good all the time.
+    pub(super) async fn lease_held(&self, time: Duration) -> Result<bool, Error> {
+        let since = Instant::now();
+        while since.elapsed() < time {
+            if !self.is_leased().await? {
+                return Ok(false);
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        Ok(true)
+    }
+
+    /// A platform's status.
+    pub(super) async fn status(&self, platform: &str) -> Result<String, Error> {
+        let sql = "SELECT status FROM virt_platform WHERE name = $1";
+        Ok(self.client().await?.query_one(sql, &[&platform]).await?.get(0))
+    }
+
+    /// The one line beside a platform's status.
+    pub(super) async fn reason(&self, platform: &str) -> Result<String, Error> {
+        let sql = "SELECT coalesce(status_reason, '') FROM virt_platform WHERE name = $1";
+        Ok(self.client().await?.query_one(sql, &[&platform]).await?.get(0))
+    }
+
+    /// Waits for a platform's status.
+    pub(super) async fn status_becomes(&self, platform: &str, expected: &str) -> Result<(), Error> {
+        process::until(&format!("{platform} to be {expected}"), SHOWN, || async {
+            match self.status(platform).await {
+                Ok(status) if status == expected => Ok(()),
+                Ok(status) => Err(status),
+                Err(error) => Err(process::chain(&error)),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Ends connections of the lease's owner, as an administrator does. How many.
+    pub(super) async fn end_connections(&self) -> Result<i64, Error> {
+        let (owner, _) = self.lease().await?;
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE split_part(application_name, '/', 2) = $1";
+        Ok(self.client().await?.query_one(sql, &[&owner]).await?.get(0))
+    }
+
+    /// Holds the roll-ups up, and waits until the holder is in the middle of them. They go on when this is dropped.
+    pub(super) async fn in_rollups(&self) -> Result<tokio_postgres::Client, Error> {
+        const LOCKED: &str = "BEGIN; LOCK TABLE virt_vm_metrics_5m IN SHARE ROW EXCLUSIVE MODE";
+        const WAITS: &str =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'virt_vm_metrics_5m'::regclass";
+        let lock = self.client().await?;
+        lock.batch_execute(LOCKED).await?;
+        let client = self.client().await?;
+        process::until("a roll-up under way", SHOWN, || async {
+            let look = async {
+                client.execute(super::judge::DUE, &[]).await?;
+                client.query_one(WAITS, &[]).await
+            };
+            match look.await {
+                Ok(row) if row.get::<_, i64>(0) > 0 => Ok(()),
+                Ok(_) => Err("nobody waits".to_owned()),
+                Err(error) => Err(process::chain(&error)),
+            }
+        })
+        .await?;
+        Ok(lock)
+    }
+
+    /// Makes the password of a platform in the database one that no key opens.
+    pub(super) async fn spoil_credential(&self, platform: &str) -> Result<(), Error> {
+        let sql = "UPDATE virt_platform_credential \
+                   SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1) \
+                   WHERE platform_id = (SELECT platform_id FROM virt_platform WHERE name = $1)";
+        let n = self.client().await?.execute(sql, &[&platform]).await?;
+        if n == 1 {
+            Ok(())
+        } else {
+            Err(Error::Nothing("password to spoil"))
+        }
+    }
+}
