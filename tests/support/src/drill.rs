@@ -10,6 +10,7 @@
 //! | `random` | dice from the seed |
 //! | `stage` | database, vCenter, proxies, collectors, and their comings and goings |
 //! | `judge` | waits until the daemon has recovered; asks the oracle |
+//! | `figures` | what a kind is asked beyond a clean verdict: figures of daemon, vCenter and database |
 //! | `faults` | one function per kind of fault |
 //!
 //! # Time
@@ -35,6 +36,7 @@ use crate::oracle::{self, Verdict};
 use crate::{cluster, database, process, proxy};
 
 mod faults;
+mod figures;
 mod judge;
 mod plan;
 mod random;
@@ -99,6 +101,9 @@ pub enum Error {
         /// Its last words.
         log: String,
     },
+    /// What a kind of fault is asked beyond a clean verdict is not so.
+    #[error("the criterion of this kind of fault is not met: {0}")]
+    Criterion(String),
     /// The oracle found something, or a gap is open.
     #[error("the oracle says\n{}", .0.report())]
     Verdict(Box<Verdict>),

@@ -55,6 +55,26 @@ pub enum Kind {
     VcenterLatency,
     /// A connection to the platform ends after N bytes.
     VcenterCut,
+    /// The platform restarts: no connection, then no service, then a part of its inventory.
+    VcenterRestart,
+    /// Sessions of the platform live for a minute.
+    SessionMinute,
+    /// Nobody calls the platform for longer than a session lives.
+    SessionIdle,
+    /// The session is ended by hand while calls wait for their answers.
+    SessionTerminated,
+    /// The password is changed at the platform, later where the collector has it.
+    PasswordRotated,
+    /// The platform shows another certificate, or none.
+    Tls,
+    /// VMs are refused in the middle of a batch.
+    NotFound,
+    /// A reply lacks VMs.
+    Partial,
+    /// Replies that are none.
+    Malformed,
+    /// Replies that do not come, or never end.
+    SlowLoris,
     /// The counters get other numbers.
     Renumbered,
     /// A VM is deleted.
@@ -81,6 +101,14 @@ pub enum Kind {
     ClockForward,
     /// The platform's clock is set back.
     ClockBack,
+    /// The platform's clock and the collector's drift apart.
+    ClockSkew,
+    /// Platform, collector and database are in other time zones, and summer time begins or ends.
+    TimeZone,
+    /// A VM is registered again.
+    VmReRegistered,
+    /// kill -9, and back after some hours, when roll-ups are published late.
+    LateRollups,
 }
 
 /// What the plan knows of a kind.
@@ -142,6 +170,16 @@ impl Kind {
         Fault::new(Self::VcenterThrottled, 1, "vcenter-throttled", &[18], "each call has its deadline"),
         Fault::new(Self::VcenterLatency, 1, "vcenter-latency", &[18], "each call has its deadline"),
         Fault::new(Self::VcenterCut, 2, "vcenter-cut", &[15], "no part of an answer is taken for a whole"),
+        Fault::new(Self::VcenterRestart, 2, "vcenter-restart", &[11], "no host or VM taken for removed; one log-in at most for each step of the back-off"),
+        Fault::new(Self::SessionMinute, 1, "session-minute", &[12], "no more log-ins than expiries, no poll lost, two sessions open at most"),
+        Fault::new(Self::SessionIdle, 1, "session-idle", &[12], "no more log-ins than expiries, no poll lost, two sessions open at most"),
+        Fault::new(Self::SessionTerminated, 1, "session-terminated", &[12], "no more log-ins than expiries, no poll lost, two sessions open at most"),
+        Fault::new(Self::PasswordRotated, 1, "password-rotated", &[13], "one attempt, status and metric say auth, nothing is sent until it is mended"),
+        Fault::new(Self::Tls, 2, "tls", &[17], "refused, status and metric say why, not one request to the wrong server"),
+        Fault::new(Self::NotFound, 1, "not-found", &[14], "the others of the batch are stored, the fault counted by type"),
+        Fault::new(Self::Partial, 1, "partial", &[14], "the others are stored, what lacks is counted"),
+        Fault::new(Self::Malformed, 3, "malformed", &[16], "counted by type, memory + 64 MiB at most"),
+        Fault::new(Self::SlowLoris, 1, "slow-loris", &[18], "the deadline is for the whole call"),
         Fault::new(Self::Renumbered, 2, "renumbered", &[21], "no value under a wrong name"),
         Fault::new(Self::VmDeleted, 2, "vm-deleted", &[22], "its history stays, its end is explained"),
         Fault::new(Self::VmCreated, 2, "vm-created", &[22], "its samples from the first on"),
@@ -155,6 +193,10 @@ impl Kind {
         Fault::new(Self::PartlyEmpty, 2, "partly-empty", &[14], "stored with NULL, or once it is filled in"),
         Fault::new(Self::ClockForward, 1, "clock-forward", &[19], "no watermark in the future, each sample once"),
         Fault::new(Self::ClockBack, 1, "clock-back", &[19], "no watermark in the future, each sample once"),
+        Fault::new(Self::ClockSkew, 1, "clock-skew", &[19], "the skew is told, no row from the future, each sample once"),
+        Fault::new(Self::TimeZone, 1, "time-zone", &[20], "the same rows as in UTC"),
+        Fault::new(Self::VmReRegistered, 1, "vm-reregistered", &[22], "one history over its instance UUID"),
+        Fault::new(Self::LateRollups, 1, "late-rollups", &[24], "stored although 15 or 40 minutes late, no row twice"),
     ];
 
     /// Every kind.
@@ -311,17 +353,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_hundred_faults_hold_what_is_asked_of_each_kind() {
-        let plan = Plan::of(1, "drill", 200);
+    fn three_hundred_faults_hold_what_is_asked_of_each_kind() {
+        let plan = Plan::of(1, "drill", 300);
         let sequence = plan.sequence();
-        assert_eq!(sequence.len(), 200);
+        assert_eq!(sequence.len(), 300);
         let n = |kind| sequence.iter().filter(|other| **other == kind).count();
         assert!(Kind::all().all(|kind| n(kind) >= 1));
         assert!(n(Kind::Kill) >= 60 && n(Kind::CommitCut) >= 30);
         assert!(n(Kind::Session) >= 20 && n(Kind::Truncated) >= 20);
         assert!(n(Kind::RestartFast) + n(Kind::RestartImmediate) >= 10 && n(Kind::Lease) >= 10);
         assert_eq!(sequence, plan.sequence());
-        assert_ne!(sequence, Plan::of(2, "drill", 200).sequence());
+        assert_ne!(sequence, Plan::of(2, "drill", 300).sequence());
         assert_eq!(Plan::of(1, "drill", 500).faults(), 500);
         assert!(Kind::all().all(|kind| Kind::of(kind.word()) == Some(kind)));
     }
