@@ -53,8 +53,8 @@ use crate::vsphere::mirror::Changes;
 use crate::vsphere::mirror::Mirror;
 use crate::vsphere::objects::Body;
 
-/// The longest wait after a failure, so that a vCenter that returns is found soon; a refused login waits as long as
-/// the session pool says.
+/// The longest wait after a failure, so that a vCenter that returns is found soon. Where the session pool lets nobody
+/// in for longer, asking sends nothing.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// One wait for changes. Each change ends it at once; the rest is for servers that drop quiet connections.
@@ -252,8 +252,8 @@ impl Discovery {
     fn wait(&self, error: &Error, backoff: &mut Backoff) -> Duration {
         match error {
             Error::Source(error) => match error.disposition() {
-                Disposition::RetryAfter(wait) => wait,
-                // A person has to act; looking once a minute finds out when it is done.
+                // A person has to act, on a refused password too; looking once a minute finds out when it is done.
+                Disposition::RetryAfter(wait) => wait.min(LONGEST_WAIT).min(self.interval),
                 Disposition::Permanent => LONGEST_WAIT.min(self.interval),
                 _ => backoff.next_wait(),
             },

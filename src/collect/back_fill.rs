@@ -423,10 +423,10 @@ impl BackFill {
     }
 }
 
-/// Why an entity that the server refuses alone has no samples to be had; `None`: it may yet answer.
+/// Why an entity that the server refuses alone has no samples to be had; `None`: it may yet answer. Also one that the
+/// server does not know: a vCenter that starts knows a part of what it has. That it is gone is the inventory's to say.
 fn why_gone(error: &vsphere::Error) -> Option<Reason> {
     match error.fault()?.kind {
-        FaultKind::ManagedObjectNotFound => Some(Reason::Removed),
         FaultKind::NoPermission => Some(Reason::NoPermission),
         _ => None,
     }

@@ -202,6 +202,7 @@ impl Client {
         self.metrics.called(METHOD, outcome, started.elapsed(), 0);
         result.map_err(|source: transport::Error| {
             add(&self.counts.failures, 1);
+            self.metrics.call_failed(source.label());
             Error::Transport {
                 method: METHOD,
                 operation: OperationId::random(),

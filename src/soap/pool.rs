@@ -8,7 +8,7 @@
 //!   generation, so a late NotAuthenticated of an older one does no harm);
 //! - an operation logs in again at most once;
 //! - after a refused login no request is sent for [`REFUSAL_WAIT`]: the accounts of vCenter lock after five
-//!   failures within 180 s;
+//!   failures within 180 s. Another password than the refused one is tried at once: a person has mended it;
 //! - every session that was opened is logged out, by [`Pool::close`] or when it is replaced. A login under way belongs
 //!   to the pool: a caller that is dropped leaves it to the next one, or to [`Pool::close`].
 
@@ -152,6 +152,8 @@ struct Refusal {
     fault: Fault,
     until: Instant,
     next_try: Stamp,
+    /// What was refused, see [`Credentials::mark`].
+    mark: Option<u64>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -366,12 +368,20 @@ impl Inner {
     fn check_refusal(&self) -> Result<(), Error> {
         let mut stored = locked(&self.refusal);
         match &*stored {
-            Some(refusal) if Instant::now() < refusal.until => Err(self.refused(refusal)),
+            Some(refusal) if Instant::now() < refusal.until && !self.is_mended(refusal) => {
+                Err(self.refused(refusal))
+            }
             _ => {
                 *stored = None;
                 Ok(())
             }
         }
+    }
+
+    fn is_mended(&self, refusal: &Refusal) -> bool {
+        // A file that is just being written has none.
+        let mark = self.options.credentials.mark();
+        mark.is_some() && mark != refusal.mark
     }
 
     /// Turns a refused login into one that keeps everybody away for a while. Other failures pass.
@@ -399,6 +409,7 @@ impl Inner {
             fault: (**fault).clone(),
             until: Instant::now() + wait,
             next_try: SystemClock.now().plus(wait),
+            mark: self.options.credentials.mark(),
         };
         let refused = self.refused(&refusal);
         *locked(&self.refusal) = Some(refusal);

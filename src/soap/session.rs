@@ -7,6 +7,8 @@
 //! login inside a session with a refusal, and a fresh one with a fresh cookie.
 
 use std::fmt;
+use std::hash::BuildHasher as _;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ pub struct Credentials {
     /// Its name.
     pub user: String,
     password: Arc<dyn Fn() -> PasswordResult + Send + Sync>,
+    /// Keys of the marks.
+    marks: RandomState,
 }
 
 impl fmt::Debug for Credentials {
@@ -56,6 +60,7 @@ impl Credentials {
         Self {
             user: user.into(),
             password: Arc::new(password),
+            marks: RandomState::new(),
         }
     }
 
@@ -66,6 +71,13 @@ impl Credentials {
             Password::Given(secret) => Ok(secret.clone()),
             Password::Sealed(sealed) => sealed.open().map_err(Into::into),
         })
+    }
+
+    /// Tells the password there is now from others without keeping it; `None` where there is none. It says something
+    /// within this process alone.
+    pub(crate) fn mark(&self) -> Option<u64> {
+        let password = (self.password)().ok()?;
+        Some(self.marks.hash_one(password.expose()))
     }
 
     fn password(&self) -> Result<Secret, Error> {

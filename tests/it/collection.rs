@@ -140,6 +140,35 @@ async fn one_vanished_vm_does_not_cost_the_others_their_samples() {
     daemon.stop().await;
 }
 
+/// A vCenter that starts does not know all of its VMs yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_of_a_vm_that_the_server_does_not_know_for_a_while_is_asked_for_again() {
+    let mut rig = Rig::new(small()).await;
+    rig.start().await.stop().await;
+    rig.pass(20 * MINUTE);
+    rig.healthy_from_now();
+    let victim = rig.simulator.world().running_vms().remove(0);
+    let unknown = Action::Fault {
+        fault: "ManagedObjectNotFound".to_owned(),
+        message: String::new(),
+    };
+    // The live poll has its samples, the back-fill behind it is refused.
+    let rule = rig
+        .simulator
+        .rules()
+        .add(Rule::on("QueryPerf", unknown).object(&victim).skip(1));
+    let daemon = rig.start().await;
+    assert!(rig.simulator.rules().applied(rule) > 0);
+    rig.simulator.rules().clear();
+    for _ in 0..3 {
+        rig.pass(3 * MINUTE);
+        assert_eq!(daemon.poll().await.error, None);
+        assert_eq!(daemon.back_fill().await.error, None);
+    }
+    assert_clean(&rig.verdict().await);
+    daemon.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_too_much_is_asked_in_smaller_ones() {
     let rig = Rig::new(small()).await;

@@ -246,7 +246,7 @@ async fn a_pool_spreads_calls_over_its_sessions_and_ends_them_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_refused_login_nothing_is_sent_until_the_wait_is_over() {
+async fn after_a_refused_login_nothing_is_sent_until_the_wait_is_over_or_the_password_is_another() {
     let (simulator, mut platform) = vcenter().await;
     platform.options.pool.refusal_wait = Duration::from_millis(1500);
     platform.options.pool.sessions = 4;
@@ -271,8 +271,6 @@ async fn after_a_refused_login_nothing_is_sent_until_the_wait_is_over() {
     }
     assert_eq!(simulator.sessions().stats().failed_logins, 1);
     let requests = vsphere.stats().requests;
-    // The right password does not shorten the wait: the account may be about to be locked.
-    *platform.password.lock().unwrap() = right;
     vsphere.connect().await.unwrap_err();
     assert_eq!(
         vsphere.stats().requests,
@@ -280,8 +278,18 @@ async fn after_a_refused_login_nothing_is_sent_until_the_wait_is_over() {
         "no request while the wait lasts"
     );
     tokio::time::sleep(Duration::from_millis(1600)).await;
+    vsphere.connect().await.unwrap_err();
+    assert_eq!(vsphere.stats().refusals, 2, "one attempt behind the wait");
+
+    // Repeated failures lock accounts: each other password is tried once, and only then.
+    "wrong again".clone_into(&mut platform.password.lock().unwrap());
+    for _ in 0..3 {
+        vsphere.connect().await.unwrap_err();
+    }
+    assert_eq!(simulator.sessions().stats().failed_logins, 3);
+    *platform.password.lock().unwrap() = right;
     vsphere.connect().await.unwrap();
-    assert_eq!(vsphere.stats().refusals, 1);
+    assert_eq!(vsphere.stats().refusals, 3);
     vsphere.close(LOGOUT_DEADLINE).await;
 }
 

@@ -23,6 +23,7 @@ use crate::grid::MICROS;
 use crate::rules::Rule;
 use crate::server::{self, Reply};
 use crate::simulator::Shared;
+use crate::spec::TlsMode;
 use crate::world::Event;
 
 /// Largest command.
@@ -39,16 +40,18 @@ POST /event              a world event, for example {\"event\":\"power-off\",\"v
                          events: power-on power-off suspend create-vm delete-vm rename move-vm
                          create-snapshot remove-snapshot ask answer set-method set-status
                          set-vcpus host-link maintenance host-reboot renumber-counters late withhold
+                         re-register load late-rollups
 POST /clock              {\"advance\":3000} seconds pass; {\"step\":-90} the clock is corrected
 POST /network            {\"up\":false} connections are refused; {\"up\":true}
 POST /sessions/expire    ends all sessions
+POST /tls                {\"tls\":\"expired\"} another certificate from now on; {\"tls\":\"test-ca\"} the first one again
 POST /password           {\"password\":\"new\"}
 GET  /rules              hostile rules and how often they acted (JSON)
 POST /rules              adds one, for example
                          {\"method\":\"QueryPerf\",\"skip\":2,\"times\":1,\"action\":\"fault\",\"fault\":\"SystemError\"}
                          actions: delay{millis} fault{fault,message} status{code,body} body{text}
                          truncate{at} cut{at} reset{at} descending minus-one{counter}
-                         empty-cells{counter} omit-entity lose hold{millis}
+                         empty-cells{counter} omit-entity lose hold{millis} zone{minutes,change}
                          of operations: task-time{queued,millis,steps} task-stuck task-fault{fault,message}
                          task-asks task-gone{millis,forgotten} refuse{by} guest{millis,away}
 DELETE /rules            removes all; DELETE /rules/ID removes one
@@ -67,6 +70,12 @@ struct ClockCommand {
 #[serde(deny_unknown_fields)]
 struct NetworkCommand {
     up: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsCommand {
+    tls: TlsMode,
 }
 
 #[derive(Deserialize)]
@@ -123,8 +132,8 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         (&Method::GET, "/calls") => json_reply(&shared.service.calls.recent()),
         (&Method::GET, "/operations") => json_reply(&shared.service.world.operations()),
         (&Method::GET, "/rules") => json_reply(&shared.service.rules.status()),
-        (&Method::GET, "/ca.pem") => match &shared.trust_pem {
-            Some(pem) => server::plain(StatusCode::OK, "application/x-pem-file", pem.clone()),
+        (&Method::GET, "/ca.pem") => match shared.trust_pem() {
+            Some(pem) => server::plain(StatusCode::OK, "application/x-pem-file", pem.to_owned()),
             None => refuse(StatusCode::NOT_FOUND, "the SDK port has no TLS"),
         },
         (&Method::POST, "/event") => match serde_json::from_slice::<Event>(&body) {
@@ -154,6 +163,13 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
                 shared.service.sessions.set_password(&command.password);
                 json_reply(&json!({}))
             }
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+        },
+        (&Method::POST, "/tls") => match serde_json::from_slice::<TlsCommand>(&body) {
+            Ok(command) => match shared.show(command.tls) {
+                Ok(()) => json_reply(&json!({ "tls": command.tls })),
+                Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            },
             Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
         },
         (&Method::POST, "/rules") => match Rule::from_json(&body) {

@@ -59,7 +59,7 @@ mod value;
 mod waiting;
 
 pub use clock::Clock;
-pub use rules::{Action, Rule, Rules};
+pub use rules::{Action, Rule, Rules, ZoneChange};
 pub use simulator::{Error, Simulator};
 pub use spec::{ClockMode, EmptyEntities, ExpiredViews, PlatformKind, Spec, TlsMode};
 pub use truth::{Entity, EntityKind, PublishedSample, Series, Truth};

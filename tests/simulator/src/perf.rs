@@ -82,7 +82,11 @@ struct Twist<'a> {
 impl<'a> Source<'a> {
     fn entity(&self, reference: &Ref<'_>) -> Option<Entity<'a>> {
         let index = *self.state.live.get(&*reference.value)?;
-        let entity = self.state.truth.at(index, self.not_lived)?;
+        let entity = self
+            .state
+            .truth
+            .at(index, self.not_lived)
+            .filter(|_| self.state.is_loaded(index))?;
         (entity.kind().type_name() == reference.kind).then_some(entity)
     }
 

@@ -76,6 +76,15 @@ pub enum Action {
         /// What stands there instead, as it is: nothing is escaped.
         with: String,
     },
+    /// Every time in the body has an offset in place of its `Z`, as a server that prints its own zone would: the same
+    /// instants.
+    Zone {
+        /// Minutes ahead of UTC.
+        minutes: i32,
+        /// From this instant on (seconds since the epoch) the offset is another one: summer time begins or ends.
+        #[serde(default)]
+        change: Option<ZoneChange>,
+    },
     /// A byte that is not UTF-8 after every occurrence of a text in the body.
     BreakUtf8 {
         /// What to look for.
@@ -219,6 +228,15 @@ pub enum Action {
         #[serde(default)]
         away: u64,
     },
+}
+
+/// A change of a server's offset from UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneChange {
+    /// Seconds since the epoch.
+    pub at: i64,
+    /// Minutes ahead of UTC from then on.
+    pub minutes: i32,
 }
 
 fn steps() -> u32 {
@@ -398,6 +416,8 @@ pub(crate) struct Effects {
     pub(crate) redirect: Option<String>,
     /// In the order of the rules: what to find, and what to put there.
     pub(crate) replace: Vec<(String, Vec<u8>)>,
+    /// Offset in minutes, and its change.
+    pub(crate) zone: Option<(i32, Option<ZoneChange>)>,
     pub(crate) bomb: Option<usize>,
     pub(crate) trickle: Option<u64>,
     pub(crate) endless: bool,
@@ -429,6 +449,7 @@ impl Effects {
             }
             Action::Redirect { location } => self.redirect = Some(location.clone()),
             Action::Replace { find, with } => self.replace.push((find.clone(), with.clone().into())),
+            Action::Zone { minutes, change } => self.zone = Some((*minutes, *change)),
             Action::BreakUtf8 { after } => {
                 self.replace
                     .push((after.clone(), [after.as_bytes(), &[0xFF]].concat()));

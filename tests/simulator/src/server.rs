@@ -4,6 +4,7 @@
 //! the hostile rules decided about status, body and connection. Never decides what a method answers.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use crate::calls::CallRecord;
 use crate::methods::{self, Caller, Failure, Service};
 use crate::properties;
-use crate::rules::Effects;
+use crate::rules::{Effects, ZoneChange};
 use crate::soap::{self, Fault};
 use crate::spec::TlsMode;
 use crate::waiting;
@@ -59,13 +60,30 @@ const HTML: &str = "text/html";
 /// What the accept loop needs.
 pub(crate) struct Port {
     pub(crate) service: Arc<Service>,
-    pub(crate) tls: Option<TlsAcceptor>,
+    /// For connections from now on.
+    pub(crate) door: watch::Receiver<Door>,
     pub(crate) address: SocketAddr,
     /// `false` = connections are refused and open ones are closed.
     pub(crate) up: watch::Receiver<bool>,
     pub(crate) accepted: Arc<AtomicU64>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+}
+
+/// How a connection is met.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) mode: TlsMode,
+    /// `None` = no TLS.
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door")
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Accepts connections until stopped.
@@ -110,8 +128,7 @@ fn accept(port: &Port, stream: TcpStream) {
         reset: Arc::clone(&reset),
     };
     let service = Arc::clone(&port.service);
-    let tls = port.tls.clone();
-    let mode = service.spec.tls;
+    let Door { mode, tls } = port.door.borrow().clone();
     let stop = port.stop.clone();
     let mut up = port.up.clone();
     port.tasks.spawn(async move {
@@ -379,7 +396,10 @@ async fn pause(millis: u64) {
 
 /// The body with other texts in it, and with as many blanks before its last tag as a bomb has.
 fn replaced(body: String, effects: &Effects) -> Vec<u8> {
-    let mut body = body.into_bytes();
+    let mut body = match effects.zone {
+        Some((minutes, change)) => zoned(&body, minutes, change).into_bytes(),
+        None => body.into_bytes(),
+    };
     for (find, with) in &effects.replace {
         let find = find.as_bytes();
         let mut rest = &*body;
@@ -402,6 +422,35 @@ fn replaced(body: String, effects: &Effects) -> Vec<u8> {
         body.extend_from_slice(&end);
     }
     body
+}
+
+/// The body with an offset in place of every `Z`.
+fn zoned(body: &str, minutes: i32, change: Option<ZoneChange>) -> String {
+    let mut out = String::with_capacity(body.len() + body.len() / 8);
+    let mut rest = body;
+    while let Some(at) = rest.find('Z') {
+        let (before, after) = rest.split_at(at);
+        let head = before.trim_end_matches(|c: char| c.is_ascii_digit() || "-:.T".contains(c));
+        let (head, local) = before.split_at(head.len());
+        out.push_str(head);
+        let end = after.get(1..).unwrap_or_default();
+        match format!("{local}Z").parse::<jiff::Timestamp>() {
+            Ok(time) => {
+                let changed = change.filter(|change| time.as_second() >= change.at);
+                let minutes = changed.map_or(minutes, |change| change.minutes);
+                let offset = jiff::tz::Offset::from_seconds(minutes * 60).unwrap_or(jiff::tz::Offset::UTC);
+                // Writing to a String cannot fail.
+                write!(out, "{}", time.display_with_offset(offset)).unwrap_or_default();
+            }
+            Err(_) => {
+                out.push_str(local);
+                out.push('Z');
+            }
+        }
+        rest = end;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Does to a reply what the rules decided.

@@ -18,10 +18,10 @@ use crate::control;
 use crate::counters;
 use crate::methods::Service;
 use crate::rules::Rules;
-use crate::server::{self, Port};
+use crate::server::{self, Door, Port};
 use crate::session::Sessions;
-use crate::spec::Spec;
-use crate::tls::{self, TlsError};
+use crate::spec::{Spec, TlsMode};
+use crate::tls::{self, Tls, TlsError};
 use crate::truth::Truth;
 use crate::world::World;
 
@@ -48,20 +48,41 @@ pub enum Error {
 pub(crate) struct Shared {
     pub(crate) service: Arc<Service>,
     pub(crate) address: SocketAddr,
-    pub(crate) trust_pem: Option<String>,
-    pub(crate) thumbprint: Option<Vec<u8>>,
+    /// As at the start.
+    pub(crate) tls: Option<Tls>,
+    pub(crate) door: watch::Sender<Door>,
     pub(crate) up: watch::Sender<bool>,
     pub(crate) accepted: Arc<AtomicU64>,
 }
 
 impl Shared {
     pub(crate) fn url(&self) -> String {
-        let scheme = if self.trust_pem.is_some() { "https" } else { "http" };
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}/sdk", self.address)
     }
 
     pub(crate) fn thumbprint(&self, separator: &str) -> Option<String> {
-        self.thumbprint.as_ref().map(|bytes| tls::hex(bytes, separator))
+        let tls = self.tls.as_ref()?;
+        Some(tls::hex(&tls.thumbprint, separator))
+    }
+
+    pub(crate) fn trust_pem(&self) -> Option<&str> {
+        self.tls.as_ref().map(|tls| &*tls.trust_pem)
+    }
+
+    /// The first certificate where the mode is that of the start, else a new one.
+    pub(crate) fn show(&self, mode: TlsMode) -> Result<(), TlsError> {
+        let config = match &self.tls {
+            _ if mode == TlsMode::Plain => None,
+            Some(tls) if mode == self.service.spec.tls => Some(Arc::clone(&tls.config)),
+            Some(tls) => Some(tls.another(mode, &self.service.spec)?),
+            None => None,
+        };
+        self.door.send_replace(Door {
+            mode,
+            tls: config.map(TlsAcceptor::from),
+        });
+        Ok(())
     }
 }
 
@@ -92,14 +113,16 @@ impl Simulator {
             prepared: OnceLock::new(),
             spec,
         });
-        let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
-        let (trust_pem, thumbprint) = tls.map(|tls| (tls.trust_pem, tls.thumbprint)).unzip();
+        let (door, door_seen) = watch::channel(Door {
+            mode: service.spec.tls,
+            tls: tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config))),
+        });
         let (up, up_seen) = watch::channel(true);
         let shared = Arc::new(Shared {
             service: Arc::clone(&service),
             address,
-            trust_pem,
-            thumbprint,
+            tls,
+            door,
             up,
             accepted: Arc::new(AtomicU64::new(0)),
         });
@@ -107,7 +130,7 @@ impl Simulator {
         let tasks = TaskTracker::new();
         let port = Port {
             service,
-            tls: acceptor,
+            door: door_seen,
             address,
             up: up_seen,
             accepted: Arc::clone(&shared.accepted),
@@ -150,7 +173,7 @@ impl Simulator {
     /// The certificate to trust: the test CA's, or the self-signed leaf; `None` without TLS.
     #[must_use]
     pub fn ca_pem(&self) -> Option<&str> {
-        self.shared.trust_pem.as_deref()
+        self.shared.trust_pem()
     }
 
     /// SHA-256 of the leaf certificate: upper-case hex with colons. `None` without TLS.
@@ -226,6 +249,16 @@ impl Simulator {
     /// on the same port.
     pub fn set_network(&self, up: bool) {
         self.shared.up.send_replace(up);
+    }
+
+    /// Meets new connections in another way: with an expired certificate, for example. The mode of the start brings the
+    /// first certificate back. Open connections stay, see [`Simulator::set_network`]. One that was started without TLS
+    /// stays without.
+    ///
+    /// # Errors
+    /// No certificate could be made.
+    pub fn set_tls(&self, mode: TlsMode) -> Result<(), Error> {
+        Ok(self.shared.show(mode)?)
     }
 
     /// TCP connections accepted on the SDK port so far.

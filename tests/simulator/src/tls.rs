@@ -1,11 +1,11 @@
-//! Certificates for the SDK port, made anew at each start.
+//! Certificates for the SDK port, made anew at each start and whenever another one is asked for.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, crypto};
@@ -20,6 +20,16 @@ pub(crate) struct Tls {
     pub(crate) trust_pem: String,
     /// SHA-256 of the leaf.
     pub(crate) thumbprint: Vec<u8>,
+    /// Who signs what is shown later; `None` where the first leaf signed itself.
+    ca: Option<Arc<Ca>>,
+}
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
 }
 
 /// Why no certificate could be made.
@@ -35,8 +45,46 @@ pub enum TlsError {
 
 /// `None` = no TLS.
 pub(crate) fn build(spec: &Spec) -> Result<Option<Tls>, TlsError> {
+    if spec.tls == TlsMode::Plain {
+        return Ok(None);
+    }
+    let ca = match spec.tls {
+        TlsMode::SelfSigned => None,
+        _ => Some(Arc::new(authority()?)),
+    };
+    let (config, leaf) = show(spec.tls, spec, ca.as_deref())?;
+    let trust_pem = ca.as_ref().map_or_else(|| leaf.pem(), |ca| ca.pem());
+    Ok(Some(Tls {
+        config,
+        trust_pem,
+        thumbprint: Sha256::digest(leaf.der()).to_vec(),
+        ca,
+    }))
+}
+
+impl Tls {
+    /// Another certificate, by the same authority where the mode has one.
+    pub(crate) fn another(&self, mode: TlsMode, spec: &Spec) -> Result<Arc<ServerConfig>, TlsError> {
+        let ca = match mode {
+            TlsMode::SelfSigned => None,
+            _ => self.ca.as_deref(),
+        };
+        show(mode, spec, ca).map(|(config, _)| config)
+    }
+}
+
+fn authority() -> Result<Ca, TlsError> {
+    let mut ca = CertificateParams::new(Vec::<String>::new())?;
+    ca.distinguished_name = subject("vsphere-simulator test CA");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?)
+}
+
+/// A leaf as the mode wants it; signed by itself without a CA.
+fn show(mode: TlsMode, spec: &Spec, ca: Option<&Ca>) -> Result<(Arc<ServerConfig>, Certificate), TlsError> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    if spec.tls == TlsMode::OtherName {
+    if mode == TlsMode::OtherName {
         names = vec!["another.example.com".to_owned()];
     }
     names.extend(spec.tls_names.iter().cloned());
@@ -45,27 +93,17 @@ pub(crate) fn build(spec: &Spec) -> Result<Option<Tls>, TlsError> {
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    match spec.tls {
+    match mode {
         TlsMode::Expired => leaf.not_after = rcgen::date_time_ymd(2019, 1, 1),
         TlsMode::NotYetValid => leaf.not_before = rcgen::date_time_ymd(2999, 1, 1),
         _ => {}
     }
     let key = KeyPair::generate()?;
-    let (leaf, trust_pem) = match spec.tls {
-        TlsMode::Plain => return Ok(None),
-        TlsMode::SelfSigned => {
-            let leaf = leaf.self_signed(&key)?;
-            let pem = leaf.pem();
-            (leaf, pem)
-        }
-        _ => {
-            let mut ca = CertificateParams::new(Vec::<String>::new())?;
-            ca.distinguished_name = subject("vsphere-simulator test CA");
-            ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-            let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
+    let leaf = match ca {
+        None => leaf.self_signed(&key)?,
+        Some(ca) => {
             leaf.use_authority_key_identifier_extension = true;
-            (leaf.signed_by(&key, &ca)?, ca.pem())
+            leaf.signed_by(&key, ca)?
         }
     };
     let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
@@ -76,11 +114,7 @@ pub(crate) fn build(spec: &Spec) -> Result<Option<Tls>, TlsError> {
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(Tls {
-        config: Arc::new(config),
-        trust_pem,
-        thumbprint: Sha256::digest(leaf.der()).to_vec(),
-    }))
+    Ok((Arc::new(config), leaf))
 }
 
 fn subject(name: &str) -> DistinguishedName {

@@ -17,6 +17,7 @@ use crate::counters::{self, Numbering};
 use crate::grid;
 use crate::spec::{PlatformKind, Spec};
 use crate::truth::{EntityKind, EntityRecord, Late, Run, Truth, Unreachable, Withheld};
+use crate::value::mix;
 
 mod guests;
 mod inventory;
@@ -128,6 +129,11 @@ pub enum Event {
         /// MoRef.
         vm: String,
     },
+    /// A VM is taken out of the inventory and registered again: the same machine, powered on, under a new MoRef.
+    ReRegister {
+        /// MoRef until now.
+        vm: String,
+    },
     /// An entity gets another name.
     Rename {
         /// MoRef of a VM or host.
@@ -231,6 +237,17 @@ pub enum Event {
     },
     /// The counters get other numbers.
     RenumberCounters,
+    /// The server knows only so many in a hundred of its hosts and VMs, as while it starts. The others are neither shown
+    /// nor answered for; their samples go on.
+    Load {
+        /// 0 to 100.
+        percent: u8,
+    },
+    /// From now on a roll-up appears later than the server's usual delay.
+    LateRollups {
+        /// By so many microseconds.
+        extra: i64,
+    },
     /// Samples that are not published yet will appear late.
     Late {
         /// MoRef; `None` = all entities.
@@ -320,6 +337,8 @@ pub(crate) struct State {
     pub(crate) names: Names,
     pub(crate) numbering: Numbering,
     pub(crate) epoch: u32,
+    /// In a hundred hosts and VMs so many are known.
+    loaded: u8,
     /// Grows with every event: what a waiting property collector looks at.
     pub(crate) version: u64,
     /// Overall status where it is not green.
@@ -501,6 +520,28 @@ impl World {
         self.apply(Event::DeleteVm { vm: vm.to_owned() }).map(drop)
     }
 
+    /// Takes a VM out and registers it again, powered on; answers its new MoRef.
+    ///
+    /// # Errors
+    /// Unknown, a template, or its host is not connected.
+    pub fn re_register(&self, vm: &str) -> Result<String, WorldError> {
+        self.apply(Event::ReRegister { vm: vm.to_owned() })
+    }
+
+    /// Knows only so many in a hundred of its hosts and VMs from now on.
+    pub fn load(&self, percent: u8) {
+        // This event has no entity that could be missing.
+        self.apply(Event::Load { percent }).map(drop).unwrap_or_default();
+    }
+
+    /// Publishes roll-ups later than usual from now on.
+    pub fn delay_rollups(&self, extra: Duration) {
+        let extra = clock::micros(extra);
+        self.apply(Event::LateRollups { extra })
+            .map(drop)
+            .unwrap_or_default();
+    }
+
     /// Renames a VM or host.
     ///
     /// # Errors
@@ -641,6 +682,12 @@ impl State {
         })
     }
 
+    /// Whether the server knows of an entity already.
+    pub(crate) fn is_loaded(&self, index: usize) -> bool {
+        let place = mix(self.spec.seed ^ u64::try_from(index).unwrap_or_default()) % 100;
+        place < u64::from(self.loaded)
+    }
+
     fn moref(&self, index: usize) -> String {
         let record = self.truth.entities.get(index);
         record.map(|r| r.moref.clone()).unwrap_or_default()
@@ -660,6 +707,7 @@ impl State {
             Event::Suspend { vm } => self.power(&vm, PowerState::Suspended, horizon),
             Event::CreateVm { name, host } => self.create(name, host.as_deref(), horizon),
             Event::DeleteVm { vm } => self.delete(&vm, horizon),
+            Event::ReRegister { vm } => self.register_again(&vm, horizon),
             Event::Rename { entity, name } => {
                 let index = self.live.get(&entity).copied();
                 let record = index.and_then(|index| self.truth.entities.get_mut(index));
@@ -744,6 +792,14 @@ impl State {
             Event::RenumberCounters => {
                 self.epoch += 1;
                 self.numbering = Numbering::new(self.truth.kind, self.epoch);
+                Ok(String::new())
+            }
+            Event::Load { percent } => {
+                self.loaded = percent;
+                Ok(String::new())
+            }
+            Event::LateRollups { extra } => {
+                self.truth.rollup_delay = clock::micros(self.spec.rollup_delay).saturating_add(extra);
                 Ok(String::new())
             }
             Event::Late {
@@ -837,6 +893,47 @@ impl State {
             record.removed_at = Some(horizon);
         }
         Ok(vm.to_owned())
+    }
+
+    fn register_again(&mut self, vm: &str, horizon: i64) -> Result<String, WorldError> {
+        let index = self.need(EntityKind::Vm, vm)?;
+        let host = self.vm(index).map(|vm| vm.host).unwrap_or_default();
+        self.connected(host)?;
+        let before = self.truth.entities.get(index).cloned();
+        if before.as_ref().is_some_and(|record| record.template) {
+            return Err(WorldError::Template(vm.to_owned()));
+        }
+        let host = self.moref(host);
+        self.delete(vm, horizon)?;
+        let moref = self.create(None, Some(&host), horizon)?;
+        let again = self.need(EntityKind::Vm, &moref)?;
+        // Beside its reference all that it is stays.
+        let identity = self.vm(index).map(|vm| {
+            (
+                vm.uuid.clone(),
+                vm.instance_uuid.clone(),
+                vm.vcpus,
+                vm.memory_mb,
+                vm.guest,
+            )
+        });
+        if let (Some(before), Some(identity)) = (before, identity)
+            && let Some((details, record)) = self.vm_mut(again)
+        {
+            record.name = before.name;
+            record.profile = before.profile;
+            (
+                details.uuid,
+                details.instance_uuid,
+                details.vcpus,
+                details.memory_mb,
+                details.guest,
+            ) = identity;
+            for run in &mut record.runs {
+                run.vcpus = details.vcpus;
+            }
+        }
+        Ok(moref)
     }
 
     fn relocate(&mut self, vm: &str, host: &str, ring: RingFate, horizon: i64) -> Result<String, WorldError> {

@@ -3,6 +3,7 @@
 //! Owns: writing `config.toml` and password files, and the command lines. Never does: anything that an operator
 //! could not do by hand.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -14,6 +15,9 @@ use std::time::Duration;
 use vsphere_simulator::{PlatformKind, Simulator};
 
 use crate::process::{self, Error, Process};
+
+/// Starts a program with variables of its own.
+const ENV: &str = "/usr/bin/env";
 
 /// Longest time for a one-shot command.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
@@ -94,6 +98,8 @@ pub struct Collector {
     program: PathBuf,
     directory: PathBuf,
     listen: SocketAddr,
+    /// `TZ` of the daemon.
+    zone: Option<&'static str>,
     daemon: Option<Process>,
 }
 
@@ -112,6 +118,7 @@ impl Collector {
             program: program.to_owned(),
             directory: directory.to_owned(),
             listen: settings.listen,
+            zone: None,
             daemon: None,
         };
         collector.configure(settings)?;
@@ -133,6 +140,33 @@ impl Collector {
             }
         }
         write_private(&self.config_file(), &config(settings))
+    }
+
+    /// Changes the text of the configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn amend(&self, change: impl FnOnce(&str) -> String) -> Result<(), Error> {
+        let path = self.config_file();
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::File {
+            path: path.clone(),
+            source,
+        })?;
+        write_private(&path, &change(&text))
+    }
+
+    /// Writes another password into the file of a platform, by its place.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn give_password(&self, platform: usize, password: &str) -> Result<(), Error> {
+        let file = format!("platform-{platform}.password");
+        write_private(&self.directory.join(file), password)
+    }
+
+    /// The time zone of the daemon from its next start on; `None`: the machine's.
+    pub const fn set_zone(&mut self, zone: Option<&'static str>) {
+        self.zone = zone;
     }
 
     /// The configuration file.
@@ -201,13 +235,18 @@ impl Collector {
     pub async fn start_by(&mut self, by: &[String]) -> Result<(), Error> {
         self.kill().await?;
         let config = self.config_file();
-        let run = [
+        let zone = self.zone.map(|zone| format!("TZ={zone}"));
+        let zoned: Vec<&OsStr> = match &zone {
+            Some(zone) => vec![ENV.as_ref(), zone.as_ref()],
+            None => Vec::new(),
+        };
+        let run: [&OsStr; 4] = [
             self.program.as_os_str(),
             "run".as_ref(),
             "--config".as_ref(),
             config.as_os_str(),
         ];
-        let mut words = by.iter().map(AsRef::as_ref).chain(run);
+        let mut words = by.iter().map(AsRef::as_ref).chain(zoned).chain(run);
         let program = Path::new(words.next().unwrap_or(self.program.as_os_str()));
         let log = self.log();
         self.daemon = Some(Process::start("virt-collector", program, words, &log)?);

@@ -14,7 +14,7 @@
 //! | `looks` | what can be seen of a collector from outside |
 //! | `judge` | waits until the daemon has recovered; asks the oracle |
 //! | `standby` | the second server of the database |
-//! | `figures` | what the daemon says of itself, and what it must not exceed |
+//! | `figures` | what a kind is asked beyond a clean verdict: figures of daemon, vCenter and database |
 //! | `faults` | one function per kind of fault |
 //!
 //! # Time

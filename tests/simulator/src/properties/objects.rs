@@ -158,7 +158,7 @@ impl Obj {
                 children
             }
             Self::Pool(number) => pool_vms(state, *number),
-            Self::Host(index) => state.vms_on(*index).map(Self::Vm).collect(),
+            Self::Host(index) => vms_on(state, *index),
             _ => Vec::new(),
         }
     }
@@ -178,7 +178,7 @@ impl Obj {
             (Self::Pool(_), "resourcePool") => Vec::new(),
             (Self::Pool(number), "vm") => pool_vms(state, *number),
             (Self::Pool(number), "owner") => vec![Self::Cluster(*number)],
-            (Self::Host(index), "vm") => state.vms_on(*index).map(Self::Vm).collect(),
+            (Self::Host(index), "vm") => vms_on(state, *index),
             (Self::Host(index) | Self::Vm(index), "datastore") => datastores(state, *index),
             (Self::Vm(index), "resourcePool") => pool_of(state, *index).into_iter().collect(),
             (Self::Vm(index), "runtime.host") => state
@@ -218,12 +218,19 @@ impl Obj {
 fn all(state: &State, kind: EntityKind) -> Vec<Obj> {
     let entities = state.truth.entities.iter().enumerate();
     entities
-        .filter(|(_, record)| record.kind == kind && record.removed_at.is_none())
+        .filter(|(index, record)| {
+            record.kind == kind && record.removed_at.is_none() && state.is_loaded(*index)
+        })
         .map(|(index, _)| match kind {
             EntityKind::Host => Obj::Host(index),
             EntityKind::Vm => Obj::Vm(index),
         })
         .collect()
+}
+
+fn vms_on(state: &State, host: usize) -> Vec<Obj> {
+    let vms = state.vms_on(host);
+    vms.filter(|vm| state.is_loaded(*vm)).map(Obj::Vm).collect()
 }
 
 /// Those of one VM, or all.
@@ -270,7 +277,11 @@ fn datastores(state: &State, entity: usize) -> Vec<Obj> {
 pub(crate) fn named(state: &State, reference: &Ref<'_>) -> Option<Obj> {
     let value = &*reference.value;
     if let Some(index) = state.live.get(value) {
-        let record = state.truth.entities.get(*index)?;
+        let record = state
+            .truth
+            .entities
+            .get(*index)
+            .filter(|_| state.is_loaded(*index))?;
         let object = match record.kind {
             EntityKind::Host => Obj::Host(*index),
             EntityKind::Vm => Obj::Vm(*index),

@@ -268,6 +268,7 @@ pub(super) fn build(spec: &Spec, clock: &Clock) -> State {
         names: Names::new(spec, clusters, datastores),
         numbering: Numbering::new(spec.kind, 0),
         epoch: 0,
+        loaded: 100,
         version: 0,
         status: HashMap::new(),
         fields: Vec::new(),

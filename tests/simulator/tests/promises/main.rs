@@ -23,6 +23,7 @@ mod refusals;
 mod snapshots;
 mod support;
 mod tasks;
+mod upheavals;
 
 use std::time::Duration;
 

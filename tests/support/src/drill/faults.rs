@@ -12,20 +12,21 @@ use super::plan::Kind;
 use super::random::Random;
 use super::stage::{End, Stage};
 use crate::cluster::Mode;
-use crate::process;
 
+mod access;
 mod collector;
 mod database;
 mod failover;
 mod machine;
 mod network;
 mod operations;
+mod replies;
 mod server;
 mod vcenter;
 mod world;
 
 /// For a poll to come by itself, and for what it then meets.
-const MEET: Duration = Duration::from_secs(90);
+pub(super) const MEET: Duration = Duration::from_secs(90);
 
 /// Makes one happen, and tells its story in a few words.
 pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> Result<String, Error> {
@@ -63,6 +64,16 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::VcenterThrottled => vcenter::throttled(stage, dice).await,
         Kind::VcenterLatency => vcenter::latency(stage, dice).await,
         Kind::VcenterCut => vcenter::cut(stage, dice).await,
+        Kind::VcenterRestart => vcenter::restart(stage, dice).await,
+        Kind::SessionMinute => access::session_minute(stage, dice).await,
+        Kind::SessionIdle => access::session_idle(stage, dice).await,
+        Kind::SessionTerminated => access::session_terminated(stage, dice).await,
+        Kind::PasswordRotated => access::password_rotated(stage, dice).await,
+        Kind::Tls => access::tls(stage, dice).await,
+        Kind::NotFound => replies::not_found(stage, dice).await,
+        Kind::Partial => replies::partial(stage, dice).await,
+        Kind::Malformed => replies::malformed(stage, dice).await,
+        Kind::SlowLoris => replies::slow_loris(stage, dice).await,
         Kind::Renumbered => world::renumbered(stage, dice).await,
         Kind::VmDeleted => world::deleted(stage, dice).await,
         Kind::VmCreated => world::created(stage, dice).await,
@@ -86,6 +97,10 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::DeadAddress => network::dead_address(stage, dice).await,
         Kind::RstStorm => network::rst_storm(stage, dice).await,
         Kind::OperationKilled => operations::killed(stage, dice).await,
+        Kind::ClockSkew => world::clock_skew(stage, dice).await,
+        Kind::TimeZone => world::time_zone(stage, dice).await,
+        Kind::VmReRegistered => world::re_registered(stage, dice).await,
+        Kind::LateRollups => collector::late_rollups(stage, dice).await,
     }?;
     stage.holder().calm();
     Ok(story)
@@ -142,12 +157,5 @@ async fn met(
     stage: &mut Stage,
     happened: impl Fn(&Stage) -> bool + Send + Sync,
 ) -> Result<(), Error> {
-    let seen_by = &*stage;
-    process::until(what, MEET, || {
-        let seen = happened(seen_by);
-        async move { if seen { Ok(()) } else { Err("not yet".to_owned()) } }
-    })
-    .await?;
-    stage.note(format!("met {what}"));
-    Ok(())
+    stage.met(what, happened).await
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_postgres::Client;
 use vsphere_simulator::{EntityKind, Truth};
 
 use super::Error;
@@ -102,17 +103,15 @@ impl Stage {
 
     async fn look(&self) -> Result<Seen, Error> {
         let client = self.client().await?;
-        let rows = client.query(NEWEST, &[&PLATFORM]).await?;
-        let stored: HashMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let truth = self.simulator.truth();
-        let behind: Vec<String> = newest(&truth)
-            .filter(|(moref, stamp)| stored.get(*moref).is_none_or(|at| *at < stamp * MICROS))
-            .map(|(moref, stamp)| {
-                let lag = stored.get(moref).map(|at| stamp - at / MICROS);
-                lag.map_or_else(|| format!("{moref} nothing"), |lag| format!("{moref} {lag} s"))
-            })
-            .collect();
+        let behind = lags(&client, &truth).await?;
         if !behind.is_empty() {
+            let behind: Vec<String> = behind
+                .into_iter()
+                .map(|(moref, lag)| {
+                    lag.map_or_else(|| format!("{moref} nothing"), |lag| format!("{moref} {lag} s"))
+                })
+                .collect();
             return Ok(Seen::NotYet(format!("behind: {}", behind.join(", "))));
         }
         let settled = truth.now / MICROS - i64::try_from(SETTLED.as_secs()).unwrap_or_default();
@@ -124,6 +123,13 @@ impl Stage {
             (_, 0) => Seen::Young(format!("{open} gaps that have not settled")),
             _ => Seen::NotYet(format!("{open} open gaps, {asked} of them settled")),
         })
+    }
+
+    /// Who has a sample that could be stored and is not.
+    pub(super) async fn behind(&self) -> Result<Vec<String>, Error> {
+        let client = self.client().await?;
+        let lags = lags(&client, &self.simulator.truth()).await?;
+        Ok(lags.into_iter().map(|(moref, _)| moref).collect())
     }
 
     /// Waits for recovery, then asks the oracle, which must find nothing. Unless they are proven, there is something
@@ -211,6 +217,19 @@ impl Stage {
         let verdict = self.judge(true).await?;
         Ok((verdict, self.rolled_up().await?))
     }
+}
+
+/// Whose newest sample is not stored, and by how many seconds what is stored is older; `None` where nothing is.
+async fn lags(client: &Client, truth: &Truth) -> Result<Vec<(String, Option<i64>)>, Error> {
+    let rows = client.query(NEWEST, &[&PLATFORM]).await?;
+    let stored: HashMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let behind =
+        newest(truth).filter(|(moref, stamp)| stored.get(*moref).is_none_or(|at| *at < stamp * MICROS));
+    let lag = |(moref, stamp): (&str, i64)| {
+        let lag = stored.get(moref).map(|at| stamp - at / MICROS);
+        (moref.to_owned(), lag)
+    };
+    Ok(behind.map(lag).collect())
 }
 
 /// The newest sample of every entity that can be read now, also of those that do not run any more.

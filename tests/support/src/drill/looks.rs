@@ -28,33 +28,12 @@ impl Stage {
 
     // ---- metrics
 
-    /// A number without labels of the holder's metrics.
-    pub(super) async fn metric(&self, name: &str) -> Result<f64, Error> {
-        let text = self.holder().collector.metrics().await?;
-        let prefix = format!("{name} ");
-        let number = text.lines().find_map(|line| line.strip_prefix(&prefix));
-        number
-            .and_then(|number| number.trim().parse().ok())
-            .ok_or_else(|| Error::criterion("a metric", format!("no {name}")))
-    }
-
     /// SIGHUP, and the metric that says what became of it.
     pub(super) async fn reload(&mut self, successful: f64) -> Result<(), Error> {
-        const NAME: &str = "virt_collector_config_last_reload_successful";
         self.holder_mut().signal(Signal::Hup)?;
-        let this = &*self;
-        process::until(
-            "the reload to be told by a metric",
-            READY_DEADLINE,
-            || async move {
-                match this.metric(NAME).await {
-                    Ok(seen) if (seen - successful).abs() < 0.5 => Ok(()),
-                    Ok(seen) => Err(seen.to_string()),
-                    Err(error) => Err(process::chain(&error)),
-                }
-            },
-        )
-        .await?;
+        let is_right = |seen: f64| (seen - successful).abs() < 0.5;
+        self.until_figure("virt_collector_config_last_reload_successful", &[], is_right)
+            .await?;
         Ok(())
     }
 

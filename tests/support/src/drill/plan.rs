@@ -67,6 +67,26 @@ pub enum Kind {
     VcenterLatency,
     /// A connection to the platform ends after N bytes.
     VcenterCut,
+    /// The platform restarts: no connection, then no service, then a part of its inventory.
+    VcenterRestart,
+    /// Sessions of the platform live for a minute.
+    SessionMinute,
+    /// Nobody calls the platform for longer than a session lives.
+    SessionIdle,
+    /// The session is ended by hand while calls wait for their answers.
+    SessionTerminated,
+    /// The password is changed at the platform, later where the collector has it.
+    PasswordRotated,
+    /// The platform shows another certificate, or none.
+    Tls,
+    /// VMs are refused in the middle of a batch.
+    NotFound,
+    /// A reply lacks VMs.
+    Partial,
+    /// Replies that are none.
+    Malformed,
+    /// Replies that do not come, or never end.
+    SlowLoris,
     /// The counters get other numbers.
     Renumbered,
     /// A VM is deleted.
@@ -117,6 +137,14 @@ pub enum Kind {
     RstStorm,
     /// kill -9 in the middle of actions on VMs.
     OperationKilled,
+    /// The platform's clock and the collector's drift apart.
+    ClockSkew,
+    /// Platform, collector and database are in other time zones, and summer time begins or ends.
+    TimeZone,
+    /// A VM is registered again.
+    VmReRegistered,
+    /// kill -9, and back after some hours, when roll-ups are published late.
+    LateRollups,
 }
 
 /// What the plan knows of a kind.
@@ -184,6 +212,16 @@ impl Kind {
         Fault::new(Self::VcenterThrottled, 1, "vcenter-throttled", &[18], "each call has its deadline"),
         Fault::new(Self::VcenterLatency, 1, "vcenter-latency", &[18], "each call has its deadline"),
         Fault::new(Self::VcenterCut, 2, "vcenter-cut", &[15], "no part of an answer is taken for a whole"),
+        Fault::new(Self::VcenterRestart, 2, "vcenter-restart", &[11], "no host or VM taken for removed; one log-in at most for each step of the back-off"),
+        Fault::new(Self::SessionMinute, 1, "session-minute", &[12], "no more log-ins than expiries, no poll lost, two sessions open at most"),
+        Fault::new(Self::SessionIdle, 1, "session-idle", &[12], "no more log-ins than expiries, no poll lost, two sessions open at most"),
+        Fault::new(Self::SessionTerminated, 1, "session-terminated", &[12], "no more log-ins than expiries, no poll lost, two sessions open at most"),
+        Fault::new(Self::PasswordRotated, 1, "password-rotated", &[13], "one attempt, status and metric say auth, nothing is sent until it is mended"),
+        Fault::new(Self::Tls, 2, "tls", &[17], "refused, status and metric say why, not one request to the wrong server"),
+        Fault::new(Self::NotFound, 1, "not-found", &[14], "the others of the batch are stored, the fault counted by type"),
+        Fault::new(Self::Partial, 1, "partial", &[14], "the others are stored, what lacks is counted"),
+        Fault::new(Self::Malformed, 3, "malformed", &[16], "counted by type, memory + 64 MiB at most"),
+        Fault::new(Self::SlowLoris, 1, "slow-loris", &[18], "the deadline is for the whole call"),
         Fault::new(Self::Renumbered, 2, "renumbered", &[21], "no value under a wrong name"),
         Fault::new(Self::VmDeleted, 2, "vm-deleted", &[22], "its history stays, its end is explained"),
         Fault::new(Self::VmCreated, 2, "vm-created", &[22], "its samples from the first on"),
@@ -209,6 +247,10 @@ impl Kind {
         Fault::new(Self::DeadAddress, 1, "dead-address", &[30], "the second address is used, the lease is kept"),
         Fault::new(Self::RstStorm, 1, "rst-storm", &[30], "few attempts, no more descriptors than before"),
         Fault::new(Self::OperationKilled, 2, "operation-killed", &[33], "each action done once or not at all, each ended and audited once"),
+        Fault::new(Self::ClockSkew, 1, "clock-skew", &[19], "the skew is told, no row from the future, each sample once"),
+        Fault::new(Self::TimeZone, 1, "time-zone", &[20], "the same rows as in UTC"),
+        Fault::new(Self::VmReRegistered, 1, "vm-reregistered", &[22], "one history over its instance UUID"),
+        Fault::new(Self::LateRollups, 1, "late-rollups", &[24], "stored although 15 or 40 minutes late, no row twice"),
     ];
 
     /// Every kind.

@@ -86,6 +86,8 @@ pub(super) struct Stage {
     rss_max_kib: u64,
     /// A token of the admin API, once somebody needed it.
     token: Option<String>,
+    /// Most memory of the first collector when it had read everything for the first time.
+    usual_kib: u64,
     /// As [`Plan::hasty`].
     pub(super) hasty: bool,
 }
@@ -160,6 +162,7 @@ impl Stage {
             journal: Vec::new(),
             rss_max_kib: 0,
             token: None,
+            usual_kib: 0,
             hasty: plan.hasty,
         };
         // Left behind by a run that ended in the middle.
@@ -172,6 +175,7 @@ impl Stage {
         stage.holder().collector.command(&["key", "init"]).await?;
         stage.start().await?;
         stage.recovered().await?;
+        stage.usual_kib = stage.memory_kib().unwrap_or(0);
         Ok(stage)
     }
 
@@ -374,6 +378,50 @@ impl Stage {
                 self.rss_max_kib = self.rss_max_kib.max(kib);
             }
         }
+    }
+
+    /// Most memory that the holder ever had; `None` where it does not run.
+    pub(super) fn memory_kib(&mut self) -> Option<u64> {
+        let daemon = self.holder_mut().collector.daemon()?;
+        high_water_kib(daemon.id()?)
+    }
+
+    /// What a collector needs to read everything, nothing being wrong.
+    pub(super) const fn usual_memory_kib(&self) -> u64 {
+        self.usual_kib
+    }
+
+    // ---- what operators change
+
+    /// Changes the configuration files; who runs does not know of it yet.
+    pub(super) fn amend(&mut self, change: impl Fn(&str) -> String) -> Result<(), Error> {
+        self.note("config.toml amended");
+        for slot in &self.slots {
+            slot.collector.amend(&change)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the collectors another password for the platform.
+    pub(super) fn give_password(&mut self, password: &str) -> Result<(), Error> {
+        self.note("password given");
+        for slot in &self.slots {
+            slot.collector.give_password(0, password)?;
+        }
+        Ok(())
+    }
+
+    /// The time zone of collectors and of the writer's sessions, from their next start on; `None`: as they were.
+    pub(super) async fn set_zone(&mut self, zone: Option<&'static str>) -> Result<(), Error> {
+        self.note(format!("time zone {zone:?}"));
+        for slot in &mut self.slots {
+            slot.collector.set_zone(zone);
+        }
+        let sql = zone.map_or_else(
+            || format!("ALTER DATABASE {DATABASE} RESET timezone"),
+            |zone| format!("ALTER DATABASE {DATABASE} SET timezone = '{zone}'"),
+        );
+        Ok(self.client().await?.batch_execute(&sql).await?)
     }
 
     // ---- the lease

@@ -123,6 +123,28 @@ pub(super) async fn hours_outage(stage: &mut Stage, dice: &mut Random) -> Result
     ))
 }
 
+/// As hours of outage, where the vCenter is as late with its roll-ups as a loaded one. Late ones come while older
+/// samples are still being asked for.
+pub(super) async fn late_rollups(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let late = Duration::from_secs(60 * if dice.chance(50) { 15 } else { 40 });
+    let outage = dice.seconds(90 * 60, 4 * 3_600);
+    let after = dice.millis(0, 2_000);
+    stage.simulator.world().delay_rollups(late);
+    away(stage, ending(dice), outage).await?;
+    tokio::time::sleep(after).await;
+    stage.restart(ending(dice)).await?;
+    stage.recovered().await?;
+    // What was late then has come, and is asked for no more.
+    stage.pass(late);
+    stage.recovered().await?;
+    stage.simulator.world().delay_rollups(Duration::ZERO);
+    Ok(format!(
+        "{} min late, {} s away",
+        late.as_secs() / 60,
+        outage.as_secs()
+    ))
+}
+
 /// The holder stands still for longer than its lease lasts.
 pub(super) async fn lease(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let in_copy = dice.chance(50) || stage.hasty;

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::super::Error;
 use super::super::random::Random;
 use super::super::stage::{End, Stage};
-use super::{MEET, ending, moment, provoke, short};
+use super::{ending, moment, provoke, short};
 
-const NOT_WRITABLE: &str = "virt_collector_database_errors_total{class=\"not_writable\"}";
-const DATABASE_UP: &str = "virt_collector_database_up ";
+const ERRORS: &str = "virt_collector_database_errors_total";
+const NOT_WRITABLE: [(&str, &str); 1] = [("class", "not_writable")];
+const DATABASE_UP: &str = "virt_collector_database_up";
 
 /// What the standby never gets.
 #[derive(Clone, Copy, Debug)]
@@ -146,10 +147,10 @@ pub(super) async fn read_only(stage: &mut Stage, dice: &mut Random) -> Result<St
             time.as_secs()
         ))
     } else {
-        let before = stage.figure(NOT_WRITABLE).await?;
+        let before = stage.figure(ERRORS, &NOT_WRITABLE).await?;
         stage.set_read_only(true).await?;
         stage.pass_unwell(time);
-        let refused = stage.more_than(NOT_WRITABLE, before, MEET).await;
+        let refused = stage.until_figure(ERRORS, &NOT_WRITABLE, |n| n > before).await;
         tokio::time::sleep(pause).await;
         stage.set_read_only(false).await?;
         refused?;
@@ -174,15 +175,7 @@ impl Stage {
 
     /// Waits until the daemon says that it has no database.
     async fn is_down(&mut self) -> Result<(), Error> {
-        let this = &*self;
-        crate::process::until("the daemon to find no primary", MEET, || async move {
-            match this.figure(DATABASE_UP).await {
-                Ok(up) if up < 0.5 => Ok(()),
-                Ok(up) => Err(up.to_string()),
-                Err(error) => Err(crate::process::chain(&error)),
-            }
-        })
-        .await?;
+        self.until_figure(DATABASE_UP, &[], |up| up < 0.5).await?;
         self.note("the daemon finds no primary");
         Ok(())
     }

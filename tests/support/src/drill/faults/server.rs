@@ -16,13 +16,16 @@ use tokio::time::Instant;
 use super::super::Error;
 use super::super::random::Random;
 use super::super::stage::Stage;
-use super::{MEET, ending, met, moment, provoke};
+use super::{ending, met, moment, provoke};
 use crate::http;
 
-const FULL: &str = "virt_collector_database_errors_total{class=\"full\"}";
-const RETRY: &str = "virt_collector_database_errors_total{class=\"retry\"}";
-const FAILED_FLUSHES: &str = "virt_collector_flushes_total{platform=\"drill-3\",result=\"error\"}";
-const SKIPPED: &str = "virt_collector_polls_skipped_total{";
+const ERRORS: &str = "virt_collector_database_errors_total";
+const FULL: [(&str, &str); 1] = [("class", "full")];
+const RETRY: [(&str, &str); 1] = [("class", "retry")];
+const FLUSHES: &str = "virt_collector_flushes_total";
+const FAILED: [(&str, &str); 1] = [("result", "error")];
+const SKIPPED: &str = "virt_collector_polls_skipped_total";
+const IN_FLIGHT: &str = "virt_collector_api_requests_in_flight";
 
 /// What the policy of a full disk waits at least.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -124,11 +127,11 @@ pub(super) async fn full(stage: &mut Stage, dice: &mut Random) -> Result<String,
         stage.note("the disk is full");
         stage.pass_unwell(time);
         stage.restart(end).await?;
-        stage.more_than(FULL, 0.0, MEET).await?;
-        let (before, since) = (stage.figure(FAILED_FLUSHES).await?, Instant::now());
+        stage.until_figure(ERRORS, &FULL, |n| n > 0.0).await?;
+        let (before, since) = (stage.figure(FLUSHES, &FAILED).await?, Instant::now());
         tokio::time::sleep(hold).await;
         stage.within_bounds().await?;
-        let failed = stage.figure(FAILED_FLUSHES).await? - before;
+        let failed = stage.figure(FLUSHES, &FAILED).await? - before;
         let most = since.elapsed().as_secs_f64() / PAUSE.as_secs_f64() + 1.0;
         if failed > most {
             return Err(Error::Criterion(format!(
@@ -220,7 +223,7 @@ pub(super) async fn locked(stage: &mut Stage, dice: &mut Random) -> Result<Strin
         dice.millis(6_000, 15_000)
     };
     let time = moment(dice);
-    let before = stage.figure(RETRY).await?;
+    let before = stage.figure(ERRORS, &RETRY).await?;
     let client = stage.client().await?;
     client.batch_execute("BEGIN").await?;
     client.batch_execute(&lock).await?;
@@ -228,7 +231,7 @@ pub(super) async fn locked(stage: &mut Stage, dice: &mut Random) -> Result<Strin
     stage.note(format!("{what} is locked"));
     // Nothing that is published meanwhile can be stored.
     stage.pass_unwell(time);
-    stage.more_than(RETRY, before, MEET).await?;
+    stage.until_figure(ERRORS, &RETRY, |n| n > before).await?;
     tokio::time::sleep_until(since + least).await;
     stage.within_bounds().await?;
     client.batch_execute("COMMIT").await?;
@@ -247,11 +250,11 @@ pub(super) async fn slow(stage: &mut Stage, dice: &mut Random) -> Result<String,
         stage.holder().database.counts().held_copies > before
     })
     .await?;
-    let skipped = stage.figure(SKIPPED).await?;
+    let skipped = stage.figure(SKIPPED, &[]).await?;
     tokio::time::sleep(hold).await;
     stage.within_bounds().await?;
     stage.holder().database.release_copies();
-    stage.more_than(SKIPPED, skipped, MEET).await?;
+    stage.until_figure(SKIPPED, &[], |n| n > skipped).await?;
     Ok(format!(
         "a COPY of {:.0} s {when}, the polls that it cost are counted",
         hold.as_secs_f64()
@@ -296,9 +299,7 @@ pub(super) async fn pool(stage: &mut Stage, dice: &mut Random) -> Result<String,
         .collect();
     stage.note("two hundred callers");
     let outcome = async {
-        stage
-            .more_than("virt_collector_api_requests_in_flight ", 50.0, MEET)
-            .await?;
+        stage.until_figure(IN_FLIGHT, &[], |n| n > 50.0).await?;
         let mut slowest = Duration::ZERO;
         for _ in 0..rounds {
             stage.pass(moment(dice));
@@ -306,7 +307,7 @@ pub(super) async fn pool(stage: &mut Stage, dice: &mut Random) -> Result<String,
             stage.recovered().await?;
             slowest = slowest.max(since.elapsed());
         }
-        let busy = stage.figure("virt_collector_api_requests_in_flight ").await?;
+        let busy = stage.figure(IN_FLIGHT, &[]).await?;
         stage.within_bounds().await?;
         Ok::<_, Error>((slowest, busy))
     };

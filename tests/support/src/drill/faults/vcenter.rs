@@ -1,12 +1,17 @@
 //! The vCenter's server, or the way to it, fails.
 
+use std::time::Duration;
+
 use vsphere_simulator::{Action, Rule};
 
 use super::super::Error;
+use super::super::figures::unmet;
 use super::super::random::Random;
 use super::super::stage::Stage;
 use super::{MEET, ending, met, moment, provoke, short};
 use crate::proxy::{Direction, Weather};
+
+const POLLS: &str = "virt_collector_polls_total";
 
 pub(super) async fn session(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let expired = stage.simulator.sessions().stats().expired;
@@ -79,6 +84,83 @@ pub(super) async fn away(stage: &mut Stage, dice: &mut Random) -> Result<String,
     tokio::time::sleep(pause).await;
     stage.simulator.set_network(true);
     Ok(format!("for {} s", time.as_secs()))
+}
+
+/// The server restarts. Its port is closed, then answers 503, then everything but log-ins, and then it has read nothing
+/// or a part of its inventory.
+pub(super) async fn restart(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let time = dice.seconds(60, 1_200);
+    let [closed, starting, no_login, nothing, part] =
+        [3_000, 3_000, 4_000, 4_000, 3_000].map(|most| dice.millis(500, most));
+    let first = u8::try_from(dice.pick(&[0_u64, 0, 30, 60]).copied().unwrap_or(0)).unwrap_or(0);
+    let gone = stage.gone().await?;
+    let labels = [("result", "error")];
+    let failed = stage.figure(POLLS, &labels).await?;
+    let asked = stage.calls(Some("Login"));
+    stage.hang_up().await?;
+    stage.simulator.sessions().expire_all();
+    stage.pass_unwell(time);
+    tokio::time::sleep(closed).await;
+
+    let unavailable = Action::Status {
+        code: 503,
+        body: None,
+    };
+    let everything = Rule {
+        method: None,
+        ..Rule::on("", unavailable)
+    };
+    let everything = stage.simulator.rules().add(everything);
+    stage.simulator.set_network(true);
+    met("a 503", stage, |stage| {
+        stage.simulator.rules().applied(everything) > 0
+    })
+    .await?;
+    tokio::time::sleep(starting).await;
+
+    // A fault, so that no session begins.
+    let not_yet = Action::Fault {
+        fault: "SystemError".to_owned(),
+        message: "A general system error occurred: the service is not ready.".to_owned(),
+    };
+    let login = stage.simulator.rules().add(Rule::on("Login", not_yet));
+    stage.simulator.rules().remove(everything);
+    met("a log-in that is put off", stage, |stage| {
+        stage.simulator.rules().applied(login) > 0
+    })
+    .await?;
+    tokio::time::sleep(no_login).await;
+
+    stage.simulator.world().load(first);
+    stage.simulator.rules().remove(login);
+    met("a session", stage, |stage| {
+        stage.simulator.sessions().stats().open > 0
+    })
+    .await?;
+    stage.pass_unwell(Duration::from_secs(40));
+    tokio::time::sleep(nothing).await;
+    stage.simulator.world().load(first.max(60) + 20);
+    tokio::time::sleep(part).await;
+    // Each log-in belongs to a question that failed, but for the one that succeeded.
+    let logins = stage.calls(Some("Login")) - asked;
+    #[expect(clippy::cast_precision_loss, reason = "a few")]
+    let least = stage
+        .until_figure(POLLS, &labels, |n| logins as f64 <= n - failed + 1.0)
+        .await?;
+    stage.simulator.world().load(100);
+    let open = stage.simulator.sessions().stats().open;
+    if open > 2 {
+        return Err(unmet(format!("{open} sessions open")));
+    }
+    let since: Vec<String> = stage.gone().await?.difference(&gone).cloned().collect();
+    if !since.is_empty() {
+        return Err(unmet(format!("taken for removed: {}", since.join(", "))));
+    }
+    Ok(format!(
+        "away for {} s, {first} % of the inventory at first, {logins} log-ins of {} failures",
+        time.as_secs(),
+        least - failed
+    ))
 }
 
 pub(super) async fn reset(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {

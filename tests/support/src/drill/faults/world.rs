@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use vsphere_simulator::truth::Withheld;
-use vsphere_simulator::{HostLink, RingFate};
+use vsphere_simulator::{Action, HostLink, RingFate, Rule, ZoneChange};
 
 use super::super::Error;
+use super::super::figures::unmet;
 use super::super::random::Random;
 use super::super::stage::Stage;
-use super::{ending, moment, provoke};
+use super::{MEET, ending, moment, provoke};
+use crate::process;
 
 const MICROS: i64 = 1_000_000;
 
@@ -264,7 +266,12 @@ pub(super) async fn clock_forward(stage: &mut Stage, dice: &mut Random) -> Resul
 }
 
 pub(super) async fn clock_back(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let by = dice.between(10, 900);
+    // An hour is what a server is off whose time zone is set wrong.
+    let by = if dice.chance(40) {
+        3_600
+    } else {
+        dice.between(10, 900)
+    };
     let when = provoke(stage, dice).await?;
     tokio::time::sleep(dice.millis(0, 700)).await;
     stage.step(-i64::try_from(by).unwrap_or(0) * MICROS);
@@ -274,4 +281,119 @@ pub(super) async fn clock_back(stage: &mut Stage, dice: &mut Random) -> Result<S
     stage.pass(Duration::from_secs(by + 60));
     provoke(stage, dice).await?;
     Ok(format!("by {by} s, {when}"))
+}
+
+/// The vCenter's clock and the collector's are apart, and by another amount from now on.
+pub(super) async fn clock_skew(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    /// From the call to the look at the metric, on a busy machine.
+    const SLACK: f64 = 15.0;
+    let by = i64::try_from(dice.between(60, 600)).unwrap_or(0);
+    let by = if dice.chance(50) { by } else { -by };
+    stage.step(by * MICROS);
+    let when = provoke(stage, dice).await?;
+    #[expect(clippy::cast_precision_loss, reason = "hours at most")]
+    let skew = (stage.simulator.clock().now() - jiff::Timestamp::now().as_microsecond()) as f64 / 1e6;
+    // The clock of the vCenter stands still meanwhile, the collector's goes on.
+    stage
+        .until_figure("virt_collector_platform_clock_skew_seconds", &[], |told| {
+            (told - skew).abs() < SLACK
+        })
+        .await?;
+    let newest: i64 = stage.client().await?.query_one(NEWEST_OF_ALL, &[]).await?.get(0);
+    if newest > stage.simulator.clock().horizon() {
+        return Err(unmet("a row that is newer than what the vCenter has published"));
+    }
+    stage.pass(Duration::from_secs(by.unsigned_abs() + 60));
+    provoke(stage, dice).await?;
+    Ok(format!("by {by} s to {skew:.0} s, {when}"))
+}
+
+const NEWEST_OF_ALL: &str = "\
+SELECT greatest((SELECT (extract(epoch FROM max(collected_at)) * 1000000)::int8 FROM virt_host_metrics), \
+                (SELECT (extract(epoch FROM max(collected_at)) * 1000000)::int8 FROM virt_vm_metrics))";
+
+/// Everybody is somewhere else, and summer time begins or ends at one of them.
+pub(super) async fn time_zone(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    /// With half an hour of summer time, with 45 minutes, with whole ones.
+    const ZONES: [&str; 3] = ["Australia/Lord_Howe", "Asia/Kathmandu", "America/New_York"];
+    const OFFSETS: [(i32, i32); 4] = [(120, 60), (60, 120), (-210, -150), (630, 660)];
+    let zone = dice.pick(&ZONES).copied().ok_or(Error::Nothing("zone"))?;
+    let (before, after) = dice.pick(&OFFSETS).copied().ok_or(Error::Nothing("offset"))?;
+    let at = stage.simulator.clock().horizon() / MICROS + i64::try_from(dice.between(10, 90)).unwrap_or(0);
+    let rule = stage.simulator.rules().add(Rule {
+        method: None,
+        ..Rule::on(
+            "",
+            Action::Zone {
+                minutes: before,
+                change: Some(ZoneChange { at, minutes: after }),
+            },
+        )
+    });
+    stage.set_zone(Some(zone)).await?;
+    for _ in 0..2 {
+        stage.pass(moment(dice));
+        stage.restart(ending(dice)).await?;
+        stage.recovered().await?;
+    }
+    if stage.simulator.rules().applied(rule) == 0 {
+        return Err(Error::Nothing("reply in another zone"));
+    }
+    stage.set_zone(None).await?;
+    stage.simulator.rules().remove(rule);
+    stage.restart(ending(dice)).await?;
+    Ok(format!(
+        "collector and database in {zone}, the vCenter at {before} min, from {at} on at {after} min"
+    ))
+}
+
+/// Both rows of the VM, and its samples over both.
+const ONE_MACHINE: &str = "\
+SELECT count(DISTINCT vm.vm_id), count(DISTINCT vm.vm_id) FILTER (WHERE vm.removed_at IS NULL), \
+       count(DISTINCT vm.instance_uuid), count(DISTINCT sample.vm_id), \
+       count(*) - count(DISTINCT sample.collected_at) \
+FROM virt_vm AS vm JOIN virt_vm_metrics AS sample USING (vm_id) WHERE vm.moref = ANY($1)";
+
+pub(super) async fn re_registered(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
+    let vm = vm(stage, dice)?;
+    let told = dice.chance(50);
+    let again;
+    let when;
+    if told {
+        again = stage.simulator.world().re_register(&vm)?;
+        stage.note(format!("{vm} registered again as {again}"));
+        stage.pass(dice.seconds(41, 90));
+        when = "told";
+    } else {
+        // A reading that lacks it is not enough to take it for removed.
+        stage.end(ending(dice)).await?;
+        again = stage.simulator.world().re_register(&vm)?;
+        stage.note(format!("{vm} registered again as {again}"));
+        stage.pass(dice.seconds(41, 90));
+        stage.start().await?;
+        when = "while nobody looked";
+    }
+    stage.recovered().await?;
+    let this = &*stage;
+    let morefs = [vm.as_str(), again.as_str()];
+    let morefs = morefs.as_slice();
+    let seen = process::until("one machine over both registrations", MEET, || async move {
+        let client = this.client().await.map_err(|error| process::chain(&error))?;
+        let row = client.query_one(ONE_MACHINE, &[&morefs]).await;
+        let row = row.map_err(|error| process::chain(&error))?;
+        let [rows, present, machines, with_samples, twice]: [i64; 5] =
+            std::array::from_fn(|place| row.get(place));
+        if (rows, machines, with_samples) == (2, 1, 2) && (present == 1 || !told) {
+            Ok(twice)
+        } else {
+            Err(format!(
+                "{rows} rows, {present} of them present, {machines} instance UUIDs, {with_samples} with samples"
+            ))
+        }
+    });
+    let twice = seen.await?;
+    if twice > 0 {
+        return Err(unmet(format!("{twice} samples under both registrations")));
+    }
+    Ok(format!("{vm} as {again}, {when}"))
 }
