@@ -461,7 +461,7 @@ impl Place {
                 platforms: platforms.clone(),
             });
             if was_absent {
-                tracing::info!("others counted this collector as gone for a while");
+                tracing::info!("this collector counted as gone for a while");
                 *absent_until = Some(Instant::now() + OTHERS_RENEW);
             }
         }

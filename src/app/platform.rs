@@ -502,7 +502,10 @@ impl Platform {
                 triggered: triggered.clone(),
                 told_of_none: OnceLock::new(),
             };
-            spawn(lane.as_str(), Box::pin(back_fill.run(stopping())));
+            spawn(
+                &format!("back-fill {}", lane.as_str()),
+                Box::pin(back_fill.run(stopping())),
+            );
         }
         // The flush loop ends when the last lane has gone.
         drop(queue);

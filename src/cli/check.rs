@@ -209,7 +209,10 @@ impl Check {
             }
         })?;
         let path = self.file.config.display();
-        let platforms = counted(config.platforms.len(), "platform");
+        let platforms = match config.platforms.len() {
+            0 => "names no platform; what was added by command is tried below".to_owned(),
+            n => counted(n, "platform"),
+        };
         report.add(Tried::well("config", "file", format!("{path}: {platforms}")));
         here::secrets(&config, &mut report);
         block_on(async {
@@ -223,6 +226,10 @@ impl Check {
                 .filter(|platform| !is_configured(&platform.name));
             for platform in config.platforms.iter().chain(registered) {
                 platform::examine(platform, &config.collection, &mut report).await;
+            }
+            if config.platforms.is_empty() && found.has_no_platform {
+                let message = "none yet, so nothing is collected: virt-collector platform add";
+                report.add(Tried::note("platforms", "", message));
             }
             report.end()
         })

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::terminal::Waiting;
 use super::{ConfigFile, Failure, Output, block_on, ready_database};
 use crate::store::Database;
 
@@ -65,9 +66,11 @@ impl Sync {
             }));
         }
         let asked = database.ask_for_sync(&platform).await.map_err(Failure::other)?;
+        let waiting = Waiting::new(format!("{name} is being read"));
         loop {
             let now = database.registered_platform(name).await.map_err(Failure::other)?;
             if now.synced_at > Some(asked) {
+                drop(waiting);
                 let seconds = started.elapsed().as_secs_f64();
                 match self.output {
                     Output::Text => say!(
@@ -84,6 +87,7 @@ impl Sync {
                 return Ok(());
             }
             if self.wait == 0 {
+                drop(waiting);
                 match self.output {
                     Output::Text => say!("{name}: asked for"),
                     Output::Json => say!("{:#}", json!({ "ok": true, "name": name })),
@@ -98,6 +102,7 @@ impl Sync {
                     reason: now.status.reason,
                 }));
             }
+            waiting.tick();
             tokio::time::sleep(LOOK).await;
         }
     }

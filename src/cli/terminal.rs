@@ -83,7 +83,7 @@ impl Progress {
             what,
             total: u64::try_from(total).unwrap_or(u64::MAX),
             done: 0,
-            shown: total > 0 && io::stderr().is_terminal() && !is_dumb(),
+            shown: total > 0 && shows_progress(),
             drawn: None,
         };
         progress.draw("");
@@ -133,9 +133,7 @@ impl Progress {
 
     fn clear(&self) {
         if self.shown {
-            write!(io::stderr(), "\r\x1b[K")
-                .and_then(|()| io::stderr().flush())
-                .unwrap_or_default();
+            erase();
         }
     }
 }
@@ -144,6 +142,57 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+/// That something is waited for which nobody knows the length of: a line on standard error with the seconds so far where
+/// that is a terminal, nothing elsewhere.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    what: String,
+    since: Instant,
+    shown: bool,
+}
+
+impl Waiting {
+    pub(super) fn new(what: String) -> Self {
+        let waiting = Self {
+            what,
+            since: Instant::now(),
+            shown: shows_progress(),
+        };
+        waiting.tick();
+        waiting
+    }
+
+    /// It goes on.
+    pub(super) fn tick(&self) {
+        if self.shown {
+            let seconds = self.since.elapsed().as_secs();
+            // Whoever closed the terminal sees no line.
+            write!(io::stderr(), "\r\x1b[K{}: {seconds} s", self.what)
+                .and_then(|()| io::stderr().flush())
+                .unwrap_or_default();
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.shown {
+            erase();
+        }
+    }
+}
+
+fn shows_progress() -> bool {
+    io::stderr().is_terminal() && !is_dumb()
+}
+
+/// The line that the cursor is in.
+fn erase() {
+    write!(io::stderr(), "\r\x1b[K")
+        .and_then(|()| io::stderr().flush())
+        .unwrap_or_default();
 }
 
 /// A bar without its brackets.

@@ -85,13 +85,12 @@ pub enum Error {
         source: rustls::Error,
     },
     /// The connection broke.
-    #[error("the connection to {address} broke")]
+    #[error("the connection to {address} broke: {why}")]
     Broken {
         /// Host and port.
         address: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
+        /// The innermost cause; the layers above it say nothing to an operator.
+        why: String,
     },
     /// The whole exchange took too long.
     #[error("{address} gave no complete answer within {} s; the server is overloaded or request_timeout is too short", after.as_secs_f32())]
@@ -364,7 +363,9 @@ impl Transport {
         let address = self.address.clone();
         let error = error.without_url();
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        let mut why = String::new();
         while let Some(cause) = next {
+            why = cause.to_string();
             if let Some(lookup) = cause.downcast_ref::<LookupFailure>() {
                 return Error::Dns {
                     host: lookup.host.clone(),
@@ -382,6 +383,11 @@ impl Transport {
             }
             next = match cause.downcast_ref::<io::Error>() {
                 Some(io) => match (io.get_ref(), io.kind()) {
+                    // The TLS library's text for it has an address of its documentation.
+                    (Some(_), io::ErrorKind::UnexpectedEof) => {
+                        "the server closed it".clone_into(&mut why);
+                        None
+                    }
                     (Some(inner), _) => Some(inner),
                     (None, io::ErrorKind::ConnectionRefused) => return Error::Refused { address },
                     (None, _) if error.is_connect() && !broken(io) => {
@@ -398,10 +404,7 @@ impl Transport {
         if error.is_timeout() {
             return Error::ConnectTimeout { address };
         }
-        Error::Broken {
-            address,
-            source: error,
-        }
+        Error::Broken { address, why }
     }
 }
 

@@ -664,7 +664,7 @@ pub(super) async fn commit(client: &Client) -> Result<(), Error> {
     match bounded("commit", client.batch_execute("COMMIT")).await {
         Err(Error::Deadline { .. }) => Err(Error::CommitUnknown { source: None }),
         // Also where the server says that it is ending the session: that may come after the commit was done.
-        Err(Error::Statement { source, .. }) if source.class() == Class::Connection => {
+        Err(Error::Statement { source, .. }) if source.class_of_statement() == Class::Connection => {
             Err(Error::CommitUnknown { source: Some(source) })
         }
         other => other,

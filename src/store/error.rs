@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 use crate::error::{Chain, Disposition};
 use crate::model::ids::PlatformId;
@@ -130,6 +130,8 @@ impl fmt::Display for Class {
 pub struct Cause {
     message: String,
     code: Option<SqlState>,
+    /// The server has closed the session with it.
+    is_fatal: bool,
 }
 
 impl Cause {
@@ -143,6 +145,15 @@ impl Cause {
         // Without an answer of the server the connection is not to be trusted, whatever broke it.
         self.code.as_ref().map_or(Class::Connection, Class::of)
     }
+
+    /// The same of a statement. What ends the session under it is not the statement's fault, so that a new session may do
+    /// it: an update of the extension ends sessions that have the library of the version before, with 42710.
+    pub(super) fn class_of_statement(&self) -> Class {
+        match self.class() {
+            Class::Permanent if self.is_fatal => Class::Connection,
+            class => class,
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for Cause {
@@ -151,6 +162,7 @@ impl From<tokio_postgres::Error> for Cause {
             return Self {
                 message: Chain(&error).to_string(),
                 code: None,
+                is_fatal: false,
             };
         };
         let mut message = answer.message().to_owned();
@@ -166,6 +178,7 @@ impl From<tokio_postgres::Error> for Cause {
         Self {
             message,
             code: Some(answer.code().clone()),
+            is_fatal: matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic)),
         }
     }
 }
@@ -534,9 +547,8 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Statement { source, .. }
-            | Self::Connect { source, .. }
-            | Self::Migration { source, .. } => source.class(),
+            Self::Statement { source, .. } | Self::Migration { source, .. } => source.class_of_statement(),
+            Self::Connect { source, .. } => source.class(),
             Self::Deadline { .. } | Self::Busy { .. } => Class::Connection,
             Self::CommitUnknown { .. } => Class::Unknown,
             Self::Stale { .. } => Class::NotWritable,
@@ -685,5 +697,23 @@ mod tests {
                 assert_eq!(Class::of(&SqlState::from_code(code)), class, "{code}");
             }
         }
+    }
+
+    #[test]
+    fn what_ends_the_session_is_no_fault_of_the_statement_and_of_a_login_what_it_says() {
+        let cause = |code, is_fatal| Cause {
+            message: String::new(),
+            code: Some(SqlState::from_code(code)),
+            is_fatal,
+        };
+        let statement = |source| Error::Statement { attempt: "", source };
+        assert_eq!(statement(cause("42710", true)).class(), Class::Connection);
+        assert_eq!(statement(cause("42710", false)).class(), Class::Permanent);
+        let login = Error::Connect {
+            target: String::new(),
+            advice: "",
+            source: cause("28P01", true),
+        };
+        assert_eq!(login.class(), Class::Auth);
     }
 }

@@ -98,11 +98,16 @@ WHERE platform_id = $1 AND owner = $2 AND epoch = $3 AND until > clock_timestamp
 /// Ends exactly those who block the take-over and carry the old owner's name. Blockers of another name are waited
 /// for: they are administrators or the new owner.
 const END_BLOCKERS: &str = "\
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-WHERE pid = ANY (pg_blocking_pids($1))
+SELECT platform.name, count(pg_terminate_backend(pid))
+FROM virt_platform AS platform
+LEFT JOIN virt_platform_lease AS lease USING (platform_id)
+LEFT JOIN pg_stat_activity AS activity
+  ON pid = ANY (pg_blocking_pids($1))
   AND datname = current_database()
   AND split_part(application_name, '/', 1) = 'virt-collector'
-  AND split_part(application_name, '/', 2) = (SELECT owner FROM virt_platform_lease WHERE platform_id = $2)";
+  AND split_part(application_name, '/', 2) = lease.owner
+WHERE platform_id = $2
+GROUP BY platform.name";
 
 /// Name of one running collector, unique among all that share a database. It is part of each connection's
 /// `application_name`, by which a take-over finds the connections of the old owner.
@@ -257,8 +262,7 @@ impl Database {
                 match tokio::time::timeout(patience, &mut lock).await {
                     Ok(answer) => break answer?,
                     Err(_elapsed) => {
-                        let ended = self.end_blockers(platform, pid).await?;
-                        tracing::warn!(%platform, n_ended = ended, "a take-over ended connections of the old owner that block it");
+                        self.end_blockers(platform, pid).await?;
                         // Of several holders of the row only one is waited for at a time.
                         patience = NEXT_BLOCKER;
                     }
@@ -278,14 +282,21 @@ impl Database {
         Ok(taken)
     }
 
-    async fn end_blockers(&self, platform: PlatformId, waiting: i32) -> Result<i64, Error> {
+    async fn end_blockers(&self, platform: PlatformId, waiting: i32) -> Result<(), Error> {
         let connection = self.checkout("end connections that block a take-over").await?;
         let row = connection
             .query_opt(END_BLOCKERS, &[(&waiting, Type::INT4), (&platform.0, Type::INT4)])
             .await?;
-        let ended = row.map_or(Ok(0), |row| connection.read(&row, 0))?;
+        if let Some(row) = row {
+            let (platform, ended): (String, i64) = (connection.read(&row, 0)?, connection.read(&row, 1)?);
+            tracing::warn!(
+                platform,
+                n_ended = ended,
+                "a take-over ended connections of the old owner that block it"
+            );
+        }
         connection.done();
-        Ok(ended)
+        Ok(())
     }
 
     /// Makes a lease good for another [`LEASE_TTL`].

@@ -1,4 +1,8 @@
-//! The README's tables are held against the code.
+//! The README is held against the code: its tables here, its commands in the parts.
+
+pub(crate) mod blocks;
+mod inline;
+mod newcomer;
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `virt-collector vm`, and the curl examples of the README, against a daemon that has a platform.
+//! `virt-collector vm` against a daemon that has a platform.
 
 use std::process::{Command, Output};
 
@@ -210,55 +210,5 @@ async fn vms_are_listed_shown_switched_and_snapshotted_from_a_shell() {
 
     write_secret(&desk.rig.directory.path().join("token"), "vc_1_nonsense");
     desk.badly(&["list"], 1, "[unauthenticated").await;
-    desk.daemon.stop().await;
-}
-
-/// What stands between two marks of the README as shell.
-fn examples() -> String {
-    let readme =
-        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let start = readme.find("<!-- curl -->").unwrap();
-    let end = readme.find("<!-- end curl -->").unwrap();
-    let lines = readme[start..end]
-        .lines()
-        .filter(|line| !line.starts_with("```") && !line.starts_with("<!--"));
-    // Where the API is and which VM there is, is another matter here.
-    let lines = lines.filter(|line| !line.starts_with("API=") && !line.starts_with("VM="));
-    lines.map(|line| format!("{line}\n")).collect()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_curl_examples_of_the_readme_do_what_they_say() {
-    let desk = Desk::new().await;
-    let examples = examples();
-    assert!(examples.matches("curl ").count() >= 10, "{examples}");
-    let mut command = Command::new("sh");
-    command
-        .args(["-eu", "-c", &examples])
-        .current_dir(desk.rig.directory.path())
-        .env("API", format!("{}/api/virt-center", desk.url()))
-        .env("VM", desk.vm.0.to_string())
-        .env("NAME", &desk.vm.1)
-        .env("no_proxy", "*");
-    let output = run(command).await;
-    assert!(output.status.success(), "{}", Desk::said(&output));
-    let sql = desk.rig.database.connect(Role::Superuser).await.unwrap();
-    let ended = sql
-        .query(
-            "SELECT action || ' ' || state FROM virt_operation ORDER BY created_at",
-            &[],
-        )
-        .await
-        .unwrap();
-    let ended: Vec<String> = ended.iter().map(|row| row.get(0)).collect();
-    assert_eq!(
-        ended,
-        [
-            "power_on succeeded",
-            "create_snapshot succeeded",
-            "power_off succeeded",
-            "remove_all_snapshots succeeded"
-        ]
-    );
     desk.daemon.stop().await;
 }

@@ -22,6 +22,8 @@ const LEAST_LOCKS: i32 = 128;
 #[derive(Debug, Default)]
 pub(super) struct Found {
     rows: Vec<Registered>,
+    /// The database was read, and knows none.
+    pub(super) has_no_platform: bool,
     pub(super) credentials: Vec<Credential>,
 }
 
@@ -121,8 +123,10 @@ async fn look(
     report.add(locks(&examined));
     let in_force = database.retention_in_force().await.map_err(at("retention"))?;
     report.add(retention(&config.retention, &in_force, probe.edition));
+    let rows = database.registered_platforms().await.map_err(at("registry"))?;
     Ok(Found {
-        rows: database.registered_platforms().await.map_err(at("registry"))?,
+        has_no_platform: rows.is_empty(),
+        rows,
         credentials: database.credentials().await.map_err(at("registry"))?,
     })
 }

@@ -1,41 +1,7 @@
 //! Every query of the README works, on the small site that its answers are from.
 
-use std::path::Path;
-
 use super::*;
-
-/// A fenced block: its language, its text, the section it stands in.
-struct Block {
-    language: String,
-    text: String,
-    section: String,
-}
-
-fn blocks() -> Vec<Block> {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let mut blocks: Vec<Block> = Vec::new();
-    let (mut section, mut open) = (String::new(), false);
-    for line in readme.lines() {
-        let fence = line.trim_start();
-        if let Some(language) = fence.strip_prefix("```") {
-            open = !open;
-            if open {
-                blocks.push(Block {
-                    language: language.to_owned(),
-                    text: String::new(),
-                    section: section.clone(),
-                });
-            }
-        } else if open {
-            let block = blocks.last_mut().unwrap();
-            block.text.push_str(line);
-            block.text.push('\n');
-        } else if let Some(title) = line.strip_prefix("## ") {
-            section = title.to_owned();
-        }
-    }
-    blocks
-}
+use crate::readme::blocks::blocks;
 
 /// Statements without their comments.
 fn statements(sql: &str) -> Vec<String> {

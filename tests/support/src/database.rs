@@ -91,13 +91,19 @@ impl Database {
     /// # Errors
     /// When the variable is absent, or the server cannot be reached or has no TimescaleDB.
     pub async fn create() -> Result<Self, Error> {
-        let url = std::env::var(VARIABLE)
-            .ok()
-            .filter(|url| !url.is_empty())
-            .ok_or(Error::Variable)?;
-        // Different for each process and call: the hasher's keys are random.
-        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        Self::create_on(&url, &format!("virt_test_{random:016x}")).await
+        Self::create_on(&superuser_url()?, &random_name()).await
+    }
+
+    /// A name for a database on that server which somebody else creates; dropped like one of its own.
+    ///
+    /// # Errors
+    /// When the variable is absent.
+    pub fn unmade() -> Result<Self, Error> {
+        Ok(Self {
+            name: random_name(),
+            superuser: Config::from_str(&superuser_url()?).map_err(Error::Url)?,
+            kept: false,
+        })
     }
 
     /// Creates a database of this name on the server that a superuser's connection string names.
@@ -245,6 +251,17 @@ impl Drop for Database {
         });
         drop(dropping.join());
     }
+}
+
+fn superuser_url() -> Result<String, Error> {
+    let url = std::env::var(VARIABLE).ok().filter(|url| !url.is_empty());
+    url.ok_or(Error::Variable)
+}
+
+/// Different for each process and call: the hasher's keys are random.
+fn random_name() -> String {
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    format!("virt_test_{random:016x}")
 }
 
 async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
