@@ -149,6 +149,15 @@ impl Settings {
         settings
     }
 
+    /// The same for who only reads, with more options. The driver takes a session that writes nothing for one of a server
+    /// that takes no writes, and would refuse it; of several servers the primary is found all the same.
+    pub(super) fn reading(&self, more: &str) -> Self {
+        let mut settings = self.with_options(more);
+        settings.config.target_session_attrs(TargetSessionAttrs::Any);
+        settings.servers = Arc::new(Servers::of(&settings.config));
+        settings
+    }
+
     /// Server, database and account, for messages.
     #[must_use]
     pub fn target(&self) -> &str {

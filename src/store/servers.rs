@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::future;
 use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 
 /// The cluster's number and the timeline; a restored dump is another cluster and begins with its first timeline.
@@ -149,6 +150,8 @@ async fn ask(
             system: row.try_get(0)?,
             timeline: row.try_get(1)?,
         }),
+        // A standby has no log of its own to name.
+        Err(error) if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => return Err(error),
         Err(error) if error.as_db_error().is_some() => None,
         Err(error) => return Err(error),
     };

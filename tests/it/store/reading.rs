@@ -403,6 +403,17 @@ async fn the_server_refuses_a_write_on_the_sessions_of_reads_and_ends_what_takes
     assert_eq!(error.class(), Class::NotWritable, "{}", said(&error));
 }
 
+#[tokio::test]
+async fn of_several_servers_reads_find_the_primary_too() {
+    let world = World::new().await;
+    let url = world.fixture.database.url(Role::Writer);
+    let url = url.replacen("host=", "host=/nonexistent,", 1);
+    assert!(url.contains("/nonexistent,"), "{url}");
+    let reader = Reader::new(&settings_for(&url, "reader").unwrap()).unwrap();
+    let listed = reader.list::<Cluster>(&Filter::default(), ALL).await.unwrap();
+    assert!(!listed.rows.is_empty());
+}
+
 /// All nodes of a plan.
 fn nodes(plan: &Value, found: &mut Vec<(String, String)>) {
     let text = |key: &str| plan[key].as_str().unwrap_or_default().to_owned();
