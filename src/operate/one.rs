@@ -186,12 +186,7 @@ impl Hands {
     }
 
     /// The database has forgotten that the call was sent.
-    async fn forgotten(
-        &self,
-        operation: &mut Operation,
-        at_source: Stamp,
-        seen: Seen,
-    ) -> Result<End, Left> {
+    async fn forgotten(&self, operation: &mut Operation, at_source: Stamp, seen: Seen) -> Result<End, Left> {
         tracing::warn!(
             operation = %operation.id,
             action = operation.action.as_str(),

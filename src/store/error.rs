@@ -581,7 +581,10 @@ impl Error {
     /// True where there is no connection at all. The loop that looks at the database tells of that once, for everybody.
     #[must_use]
     pub const fn is_outage(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Stale { .. } | Self::Password { .. })
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Stale { .. } | Self::Password { .. }
+        )
     }
 
     /// True where it is certain that nothing of the transaction was stored.

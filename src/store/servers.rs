@@ -11,10 +11,16 @@
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use futures_util::future;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_postgres::{Client, Config};
+
+/// How long the other servers have, once one that takes writes was found: an old primary answers as fast.
+const OTHERS: Duration = Duration::from_secs(1);
 
 /// The cluster's number and the timeline; a restored dump is another cluster and begins with its first timeline.
 const HISTORY: &str = "\
@@ -103,18 +109,32 @@ impl Servers {
         }
     }
 
-    /// All at once, so that one that does not answer costs no more than its own time.
+    /// All at once; those that do not answer are not waited for when another has.
     async fn newest<F>(&self, open: impl Fn(Config) -> F) -> Result<Session, tokio_postgres::Error>
     where
         F: Future<Output = Result<Session, tokio_postgres::Error>>,
     {
-        let asked = self.each.iter().map(|config| ask(open(config.clone())));
+        let mut asked: FuturesUnordered<_> = self
+            .each
+            .iter()
+            .enumerate()
+            .map(|(place, config)| ask(open(config.clone())).map(move |answer| (place, answer)))
+            .collect();
         let mut best: Option<(usize, Session, Option<History>)> = None;
         let mut failed = None;
-        for (place, answer) in future::join_all(asked).await.into_iter().enumerate() {
+        let mut until: Option<Instant> = None;
+        loop {
+            let next = match until {
+                Some(until) => tokio::time::timeout_at(until, asked.next()).await,
+                None => Ok(asked.next().await),
+            };
+            let Ok(Some((place, answer))) = next else { break };
             match answer {
                 Ok((session, history)) => {
-                    let is_newer = best.as_ref().is_none_or(|(_, _, best)| stale(*best, history).is_some());
+                    until.get_or_insert_with(|| Instant::now() + OTHERS);
+                    let is_newer = best
+                        .as_ref()
+                        .is_none_or(|(_, _, best)| stale(*best, history).is_some());
                     if is_newer {
                         best = Some((place, session, history));
                     }
@@ -256,10 +276,7 @@ mod tests {
             assert_eq!((one.get_user(), one.get_dbname()), (Some("u"), Some("d")));
             assert_eq!(one.get_options(), config.get_options());
             assert_eq!(one.get_connect_timeout(), config.get_connect_timeout());
-            assert_eq!(
-                one.get_target_session_attrs(),
-                config.get_target_session_attrs()
-            );
+            assert_eq!(one.get_target_session_attrs(), config.get_target_session_attrs());
         }
     }
 }

@@ -19,13 +19,8 @@ async fn after_each_of_fifty_faults_the_oracle_finds_nothing() {
         report
     };
     let [kill, lease, failover, database, vcenter] = Plan::quick(SEED);
-    let (kill, lease, failover, database, vcenter) = futures_util::join!(
-        run(kill),
-        run(lease),
-        run(failover),
-        run(database),
-        run(vcenter)
-    );
+    let (kill, lease, failover, database, vcenter) =
+        futures_util::join!(run(kill), run(lease), run(failover), run(database), run(vcenter));
     // None of these outages was longer than the ring, and nothing else happened: there is nothing to explain.
     for report in [&kill, &lease, &failover, &database] {
         assert_eq!(report.verdict.explained, 0, "{report}");

@@ -141,7 +141,11 @@ async fn a_lease_is_no_good_on_another_server_or_on_its_own_started_again() {
     // Taken anew, it is good.
     let own = platform.lease.owner.clone();
     let anew = platform.store.acquire_lease(platform.lease.platform, &own).await;
-    for result in every_write(&mut platform, &anew.unwrap().unwrap()).await.into_iter().take(2) {
+    for result in every_write(&mut platform, &anew.unwrap().unwrap())
+        .await
+        .into_iter()
+        .take(2)
+    {
         result.unwrap();
     }
 }
@@ -282,7 +286,10 @@ fn whatever_three_owners_do_in_whatever_order_only_one_can_write_and_epochs_only
     };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let server = runtime.block_on(async {
-        let row = fixture.sql.query_one("SELECT pg_postmaster_start_time()", &[]).await;
+        let row = fixture
+            .sql
+            .query_one("SELECT pg_postmaster_start_time()", &[])
+            .await;
         row.unwrap().get(0)
     });
     let n_case = std::cell::Cell::new(0);

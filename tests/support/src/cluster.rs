@@ -127,7 +127,11 @@ impl Cluster {
     async fn call_with(&self, verb: &str, arguments: &[&str]) -> Result<String, Error> {
         let mut command = Command::new(&self.script);
         // A group of its own: Ctrl-C at the terminal must not stop half of a start or stop.
-        command.arg(verb).args(arguments).stdin(Stdio::null()).process_group(0);
+        command
+            .arg(verb)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .process_group(0);
         let Output {
             status,
             stdout,

@@ -36,11 +36,7 @@ pub(crate) async fn get_as(
     ask(address, path, Some(token)).await
 }
 
-async fn ask(
-    address: SocketAddr,
-    path: &str,
-    token: Option<&str>,
-) -> Result<(StatusCode, Bytes), Error> {
+async fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(StatusCode, Bytes), Error> {
     let mut request = Request::get(path).header(header::HOST, address.to_string());
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));

@@ -83,7 +83,10 @@ impl Stage {
         process::until("the standby to be cut off", CAUGHT_UP, || {
             let there = &there;
             async move {
-                match there.query_one("SELECT count(*) FROM pg_stat_wal_receiver", &[]).await {
+                match there
+                    .query_one("SELECT count(*) FROM pg_stat_wal_receiver", &[])
+                    .await
+                {
                     Ok(row) if row.get::<_, i64>(0) == 0 => Ok(()),
                     Ok(_) => Err("it still receives".to_owned()),
                     Err(error) => Err(process::chain(&error)),

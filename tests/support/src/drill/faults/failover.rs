@@ -86,7 +86,9 @@ pub(super) async fn failover(stage: &mut Stage, dice: &mut Random) -> Result<Str
         stage.simulator.world().create_vm(None, Some(&host))?;
     }
     if lacking <= 0 && !matches!(lost, Lost::BackFill) {
-        return Err(Error::Criterion("the standby lacked nothing: no fail-over to speak of".to_owned()));
+        return Err(Error::Criterion(
+            "the standby lacked nothing: no fail-over to speak of".to_owned(),
+        ));
     }
     stage.recovered().await?;
     stage.within_bounds().await?;
@@ -139,7 +141,10 @@ pub(super) async fn read_only(stage: &mut Stage, dice: &mut Random) -> Result<St
         stage.lead_astray(None)?;
         stage.alone().await?;
         refused?;
-        Ok(format!("a standby at the primary's address, for {} s", time.as_secs()))
+        Ok(format!(
+            "a standby at the primary's address, for {} s",
+            time.as_secs()
+        ))
     } else {
         let before = stage.figure(NOT_WRITABLE).await?;
         stage.set_read_only(true).await?;
@@ -158,7 +163,9 @@ impl Stage {
         let client = self.client().await?;
         let word = if yes { "on" } else { "off" };
         client
-            .batch_execute(&format!("ALTER SYSTEM SET default_transaction_read_only = {word}"))
+            .batch_execute(&format!(
+                "ALTER SYSTEM SET default_transaction_read_only = {word}"
+            ))
             .await?;
         client.batch_execute("SELECT pg_reload_conf()").await?;
         self.note(format!("read-only: {word}"));

@@ -95,7 +95,10 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         // Lazily, since a server that failed may still stand in it.
-        let umount = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let umount = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
         drop(umount);
     }
 }
@@ -313,7 +316,9 @@ pub(super) async fn pool(stage: &mut Stage, dice: &mut Random) -> Result<String,
     }
     let (slowest, busy) = outcome?;
     if busy < 50.0 {
-        return Err(Error::Criterion(format!("only {busy} calls were at work: no load to speak of")));
+        return Err(Error::Criterion(format!(
+            "only {busy} calls were at work: no load to speak of"
+        )));
     }
     let n = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     Ok(format!(
