@@ -51,6 +51,11 @@ pub(super) const STATEMENT_DEADLINE: Duration = Duration::from_secs(65);
 const SESSION_OPTIONS: &str = "-c statement_timeout=60s -c lock_timeout=5s \
     -c idle_in_transaction_session_timeout=30s -c TimeZone=UTC -c search_path=public -c client_min_messages=warning";
 
+/// A watermark moves after COMMIT, and keys that a COMMIT gave out are used from then on. So a COMMIT has to last: where
+/// the server, the database or the account says `off`, a crash takes the last ones back.
+const DURABLE: &str = "\
+SELECT set_config('synchronous_commit', 'on', FALSE) WHERE current_setting('synchronous_commit') = 'off'";
+
 /// How to reach the database with one account.
 #[derive(Clone)]
 pub struct Settings {
@@ -231,7 +236,7 @@ impl Settings {
                 Err(error) => return refused(io::Error::other(error)).await,
             }
         }
-        Ok(match self.tls.clone() {
+        let (client, task) = match self.tls.clone() {
             Some(tls) => {
                 let (client, connection) = config.connect(tls).await?;
                 (client, serve(purpose, connection, listening))
@@ -240,7 +245,9 @@ impl Settings {
                 let (client, connection) = config.connect(NoTls).await?;
                 (client, serve(purpose, connection, listening))
             }
-        })
+        };
+        client.query_typed_opt(DURABLE, &[]).await?;
+        Ok((client, task))
     }
 }
 

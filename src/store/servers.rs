@@ -11,11 +11,17 @@
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use futures_util::future;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
+
+/// How long the other servers have, once one that takes writes was found: an old primary answers as fast.
+const OTHERS: Duration = Duration::from_secs(1);
 
 /// The cluster's number and the timeline; a restored dump is another cluster and begins with its first timeline.
 const HISTORY: &str = "\
@@ -104,17 +110,29 @@ impl Servers {
         }
     }
 
-    /// All at once, so that one that does not answer costs no more than its own time.
+    /// All at once; those that do not answer are not waited for when another has.
     async fn newest<F>(&self, open: impl Fn(Config) -> F) -> Result<Session, tokio_postgres::Error>
     where
         F: Future<Output = Result<Session, tokio_postgres::Error>>,
     {
-        let asked = self.each.iter().map(|config| ask(open(config.clone())));
+        let mut asked: FuturesUnordered<_> = self
+            .each
+            .iter()
+            .enumerate()
+            .map(|(place, config)| ask(open(config.clone())).map(move |answer| (place, answer)))
+            .collect();
         let mut best: Option<(usize, Session, Option<History>)> = None;
         let mut failed = None;
-        for (place, answer) in future::join_all(asked).await.into_iter().enumerate() {
+        let mut until: Option<Instant> = None;
+        loop {
+            let next = match until {
+                Some(until) => tokio::time::timeout_at(until, asked.next()).await,
+                None => Ok(asked.next().await),
+            };
+            let Ok(Some((place, answer))) = next else { break };
             match answer {
                 Ok((session, history)) => {
+                    until.get_or_insert_with(|| Instant::now() + OTHERS);
                     let is_newer = best
                         .as_ref()
                         .is_none_or(|(_, _, best)| stale(*best, history).is_some());

@@ -299,6 +299,23 @@ impl Drop for Process {
     }
 }
 
+/// kill -9 of a process that is not a child, such as a session of a database server. The caller knows that it runs.
+///
+/// # Errors
+/// When there is none, or it belongs to another user.
+pub fn kill(pid: i32) -> Result<(), Error> {
+    let nobody = || io::Error::new(io::ErrorKind::InvalidInput, "no number of a process");
+    rustix::process::Pid::from_raw(pid)
+        .filter(|_| pid > 1)
+        .ok_or_else(nobody)
+        .and_then(|pid| kill_process(pid, rustix::process::Signal::KILL).map_err(io::Error::from))
+        .map_err(|source| Error::Child {
+            verb: "kill",
+            name: format!("process {pid}"),
+            source,
+        })
+}
+
 /// A command that the kernel kills when the thread that starts it ends, where the system has the means.
 fn dying_with_parent(program: &Path) -> Command {
     let setpriv = std::env::var_os("PATH").and_then(|path| {

@@ -187,7 +187,7 @@ impl Kind {
         Fault::new(Self::Session, 21, "session", &[12], "one log-in for each expiry, no poll lost"),
         Fault::new(Self::Truncated, 21, "truncated", &[15], "no part of an answer is taken for a whole"),
         Fault::new(Self::RestartFast, 5, "restart-fast", &[3], "the process goes on"),
-        Fault::new(Self::RestartImmediate, 6, "restart-immediate", &[3], "the process goes on"),
+        Fault::new(Self::RestartImmediate, 6, "restart-immediate", &[3], "the process goes on, also after a crash in place, and with synchronous_commit = off"),
         Fault::new(Self::Lease, 11, "lease", &[27, 28], "another takes over within TTL + 10 s; the old one commits nothing"),
         Fault::new(Self::Partition, 1, "partition", &[29], "another takes over within TTL + 10 s; the old one commits nothing"),
         Fault::new(Self::HandOver, 1, "hand-over", &[2, 27], "exit 0 within 45 s, the lease given back"),

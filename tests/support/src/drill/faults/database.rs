@@ -7,6 +7,7 @@ use super::super::random::Random;
 use super::super::stage::{End, Stage};
 use super::{MEET, ending, met, provoke, short};
 use crate::cluster::Mode;
+use crate::process;
 use crate::proxy::{CommitCut, Direction, Weather};
 
 pub(super) async fn commit_cut(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
@@ -42,20 +43,100 @@ pub(super) async fn restart(stage: &mut Stage, dice: &mut Random, mode: Mode) ->
     let busy = dice.chance(70) || stage.hasty;
     let after = dice.millis(0, 2_000);
     let end = ending(dice);
+    // A server that answers COMMIT before it has written anything down, and one that goes on after a crash of a session.
+    let careless = mode == Mode::Immediate && (dice.chance(50) || stage.hasty);
+    let in_place = mode == Mode::Immediate && dice.chance(50);
+    if careless {
+        stage.set_careless(true).await?;
+    }
     stage.pass(short(dice));
     if busy {
         stage.restart(end).await?;
         tokio::time::sleep(after).await;
     }
-    stage.restart_database(mode).await?;
+    if in_place {
+        stage.crash_in_place().await?;
+    } else {
+        stage.restart_database(mode).await?;
+    }
+    if careless {
+        stage.set_careless(false).await?;
+    }
     Ok(format!(
-        "{mode:?}, {}",
+        "{}{}, {}",
+        if in_place {
+            "a session is killed".to_owned()
+        } else {
+            format!("{mode:?}")
+        },
+        if careless {
+            ", synchronous_commit = off"
+        } else {
+            ""
+        },
         if busy {
             format!("{} ms after a start", after.as_millis())
         } else {
             "idle".to_owned()
         }
     ))
+}
+
+impl Stage {
+    /// Whether the server answers COMMIT before it has written anything down.
+    async fn set_careless(&mut self, yes: bool) -> Result<(), Error> {
+        let client = self.client().await?;
+        let settings = if yes {
+            [
+                "ALTER SYSTEM SET synchronous_commit = off",
+                "ALTER SYSTEM SET wal_writer_delay = '10s'",
+            ]
+        } else {
+            [
+                "ALTER SYSTEM RESET synchronous_commit",
+                "ALTER SYSTEM RESET wal_writer_delay",
+            ]
+        };
+        for setting in settings.into_iter().chain(["SELECT pg_reload_conf()"]) {
+            client.batch_execute(setting).await?;
+        }
+        self.note(if yes {
+            "synchronous_commit is off"
+        } else {
+            "synchronous_commit is on"
+        });
+        Ok(())
+    }
+
+    /// kill -9 of a session, whereupon the server ends all of them and recovers without being started again.
+    async fn crash_in_place(&mut self) -> Result<(), Error> {
+        let client = self.client().await?;
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+        process::kill(pid)?;
+        self.note("a session of the database is killed");
+        // It has heard of it once this one is gone.
+        process::until("the session to end", MEET, || {
+            let ended = client.is_closed();
+            async move {
+                if ended {
+                    Ok(())
+                } else {
+                    Err("it goes on".to_owned())
+                }
+            }
+        })
+        .await?;
+        let this = &*self;
+        process::until("the database to recover", MEET, || async move {
+            match this.client().await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(process::chain(&error)),
+            }
+        })
+        .await?;
+        self.note("database is back");
+        Ok(())
+    }
 }
 
 pub(super) async fn stopped(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
