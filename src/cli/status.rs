@@ -278,7 +278,8 @@ fn lines(look: &Look, config: &Config, paint: Paint, seen: &Seen) -> Vec<String>
             ..
         } = collector;
         lines.push(format!(
-            "{head:<10} {host_name}: holds {}",
+            "{head:<10} {}: holds {}",
+            plain::line(host_name),
             counted(*n_platforms, "platform")
         ));
     }
@@ -290,7 +291,8 @@ fn lines(look: &Look, config: &Config, paint: Paint, seen: &Seen) -> Vec<String>
         let word = paint.paint(Colour::Yellow, "gone");
         lines.push(format!(
             "{:<10} {}: {word} for {age}, without a farewell",
-            "", collector.host_name
+            "",
+            plain::line(&collector.host_name)
         ));
     }
     lines

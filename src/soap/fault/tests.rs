@@ -116,3 +116,14 @@ fn every_known_kind_keeps_its_name() {
     assert_eq!(FaultKind::from_name("Novel").label(), "Other");
     assert!(FaultKind::from_name(&"x".repeat(1 << 20)).to_string().len() <= 200);
 }
+
+#[test]
+fn a_fault_of_an_unknown_type_is_one_line_whatever_it_is_called() {
+    let fault =
+        soap("<detail><x xsi:type=\"Evil\n&lt;3&gt;forged\u{9b}2J\r\"><reason>a\nb</reason></x></detail>");
+    let text = fault.to_string();
+    assert!(
+        text.contains("forged") && !text.contains(char::is_control),
+        "{text:?}"
+    );
+}
