@@ -329,9 +329,8 @@ mod tests {
         ours.write_all(sent).await.unwrap();
         let started = Instant::now();
         let peer = SocketAddr::from(([192, 0, 2, 1], 4711));
-        let answer = move |_request, _peer| async move {
-            Response::new(Full::new(Bytes::from(vec![b' '; answer])))
-        };
+        let answer =
+            move |_request, _peer| async move { Response::new(Full::new(Bytes::from(vec![b' '; answer]))) };
         converse(theirs, peer, answer, &CancellationToken::new()).await;
         started.elapsed()
     }

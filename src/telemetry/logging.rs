@@ -95,7 +95,9 @@ impl Logs {
 pub fn init(log: &Log) -> Result<Logs, Error> {
     // Unbuffered: what was written is gone, and what was not is not kept for later.
     let output = io::stdout().as_fd().try_clone_to_owned();
-    let lines = output.and_then(|output| Lines::to(File::from(output))).map_err(Error::Output)?;
+    let lines = output
+        .and_then(|output| Lines::to(File::from(output)))
+        .map_err(Error::Output)?;
     let writer = lines.clone();
     let writer = move || writer.clone();
     let (filter, handle) = reload::Layer::new(filter(log)?);
@@ -117,7 +119,10 @@ pub fn init(log: &Log) -> Result<Logs, Error> {
                 journal: true,
                 format,
             };
-            let layer = fmt::layer().with_ansi(false).event_format(line).with_writer(writer);
+            let layer = fmt::layer()
+                .with_ansi(false)
+                .event_format(line)
+                .with_writer(writer);
             registry.with(layer).try_init()
         }
         (LogFormat::Text, false) => registry

@@ -13,7 +13,10 @@ async fn after_each_of_fifty_faults_the_oracle_finds_nothing() {
         let mut said = Vec::new();
         let report = drill::run(&plan, &mut |line| said.push(line)).await;
         let report = report.unwrap_or_else(|error| panic!("{}\n{}", said.join("\n"), chain(&error)));
-        assert_eq!(report.faults.values().map(|outcome| outcome.faults).sum::<u32>(), plan.faults());
+        assert_eq!(
+            report.faults.values().map(|outcome| outcome.faults).sum::<u32>(),
+            plan.faults()
+        );
         assert!(report.verdict.is_clean() && report.verdict.open == 0, "{report}");
         assert!(report.rollups.is_clean() && report.rollups.whole > 0, "{report}");
         report

@@ -151,10 +151,19 @@ async fn a_log_that_nobody_reads_holds_nothing_up_and_is_there_when_it_is_read()
     })
     .await;
     let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     let mut log = String::new();
     reader.read_to_string(&mut log).unwrap();
     let log = log.trim_start();
-    assert!(log.contains("started") && log.trim_end().ends_with("stopped"), "{log}");
+    assert!(
+        log.contains("started") && log.trim_end().ends_with("stopped"),
+        "{log}"
+    );
     assert!(child.wait().unwrap().success());
 }

@@ -201,7 +201,12 @@ impl Collector {
     pub async fn start_by(&mut self, by: &[String]) -> Result<(), Error> {
         self.kill().await?;
         let config = self.config_file();
-        let run = [self.program.as_os_str(), "run".as_ref(), "--config".as_ref(), config.as_os_str()];
+        let run = [
+            self.program.as_os_str(),
+            "run".as_ref(),
+            "--config".as_ref(),
+            config.as_os_str(),
+        ];
         let mut words = by.iter().map(AsRef::as_ref).chain(run);
         let program = Path::new(words.next().unwrap_or(self.program.as_os_str()));
         let log = self.log();

@@ -43,7 +43,9 @@ pub(crate) async fn ask(
         request = request.header("prefer", prefer);
     }
     let body = body.map_or_else(Full::default, |body| Full::from(body.to_string()));
-    let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+    let request = request
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body);
     send(address, path, request).await
 }
 
@@ -54,7 +56,9 @@ async fn send(
 ) -> Result<(StatusCode, Bytes), Error> {
     let mut request = request.map_err(|source| Error::Path(path.to_owned(), source))?;
     let host = header::HeaderValue::from_str(&address.to_string());
-    request.headers_mut().extend(host.map(|host| (header::HOST, host)));
+    request
+        .headers_mut()
+        .extend(host.map(|host| (header::HOST, host)));
     let stream = TcpStream::connect(address)
         .await
         .map_err(|source| Error::Connect(address, source))?;

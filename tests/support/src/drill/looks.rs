@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Error;
 use super::stage::{PLATFORM, READY_DEADLINE, Stage};
 use crate::process::{self, Signal};
 
 /// For a status to show, which follows a poll or a back-off of half a minute.
 const SHOWN: Duration = Duration::from_secs(90);
+
+/// How long a lease is good.
+const LEASE: Duration = Duration::from_secs(30);
 
 impl Stage {
     /// Waits until the holder is READY.
@@ -43,13 +44,17 @@ impl Stage {
         const NAME: &str = "virt_collector_config_last_reload_successful";
         self.holder_mut().signal(Signal::Hup)?;
         let this = &*self;
-        process::until("the reload to be told by a metric", READY_DEADLINE, || async move {
-            match this.metric(NAME).await {
-                Ok(seen) if (seen - successful).abs() < 0.5 => Ok(()),
-                Ok(seen) => Err(seen.to_string()),
-                Err(error) => Err(process::chain(&error)),
-            }
-        })
+        process::until(
+            "the reload to be told by a metric",
+            READY_DEADLINE,
+            || async move {
+                match this.metric(NAME).await {
+                    Ok(seen) if (seen - successful).abs() < 0.5 => Ok(()),
+                    Ok(seen) => Err(seen.to_string()),
+                    Err(error) => Err(process::chain(&error)),
+                }
+            },
+        )
         .await?;
         Ok(())
     }
@@ -79,16 +84,23 @@ impl Stage {
         Ok(self.client().await?.query_one(sql, &[&PLATFORM]).await?.get(0))
     }
 
-    /// Looks at the lease for a while: whether it was good all the time.
-    pub(super) async fn lease_held(&self, time: Duration) -> Result<bool, Error> {
-        let since = Instant::now();
-        while since.elapsed() < time {
-            if !self.is_leased().await? {
-                return Ok(false);
+    /// Waits until the platform's lease is renewed.
+    pub(super) async fn renewed(&self) -> Result<(), Error> {
+        let until = async || {
+            let sql = "SELECT until::text FROM virt_platform_lease JOIN virt_platform USING (platform_id) WHERE name = $1";
+            let row = self.client().await?.query_one(sql, &[&PLATFORM]).await?;
+            Ok::<String, Error>(row.get(0))
+        };
+        let before = until().await?;
+        process::until("the lease to be renewed", LEASE, || async {
+            match until().await {
+                Ok(now) if now > before => Ok(()),
+                Ok(now) => Err(now),
+                Err(error) => Err(process::chain(&error)),
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-        Ok(true)
+        })
+        .await?;
+        Ok(())
     }
 
     /// A platform's status.
@@ -127,7 +139,8 @@ impl Stage {
     /// Holds the roll-ups up, and waits until the holder is in the middle of them. They go on when this is dropped.
     pub(super) async fn in_rollups(&self) -> Result<tokio_postgres::Client, Error> {
         const LOCKED: &str = "BEGIN; LOCK TABLE virt_vm_metrics_5m IN SHARE ROW EXCLUSIVE MODE";
-        const WAITS: &str = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'virt_vm_metrics_5m'::regclass";
+        const WAITS: &str =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'virt_vm_metrics_5m'::regclass";
         let lock = self.client().await?;
         lock.batch_execute(LOCKED).await?;
         let client = self.client().await?;
@@ -152,6 +165,10 @@ impl Stage {
                    SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1) \
                    WHERE platform_id = (SELECT platform_id FROM virt_platform WHERE name = $1)";
         let n = self.client().await?.execute(sql, &[&platform]).await?;
-        if n == 1 { Ok(()) } else { Err(Error::Nothing("password to spoil")) }
+        if n == 1 {
+            Ok(())
+        } else {
+            Err(Error::Nothing("password to spoil"))
+        }
     }
 }

@@ -94,7 +94,10 @@ impl Systemd {
         if let Some(before) = self.hearing.replace(hearing) {
             before.abort();
         }
-        Ok(vec!["env".to_owned(), format!("NOTIFY_SOCKET={}", path.display())])
+        Ok(vec![
+            "env".to_owned(),
+            format!("NOTIFY_SOCKET={}", path.display()),
+        ])
     }
 
     /// Whether the one that was started last is READY.
@@ -143,7 +146,9 @@ pub(super) fn worked(pid: u32) -> Result<Duration, Error> {
         let mut numbers = behind.split_whitespace().skip(11);
         Some(numbers.next()?.parse::<u64>().ok()? + numbers.next()?.parse::<u64>().ok()?)
     };
-    let ticks = behind.and_then(ticks).ok_or(Error::Nothing("time of a process"))?;
+    let ticks = behind
+        .and_then(ticks)
+        .ok_or(Error::Nothing("time of a process"))?;
     Ok(Duration::from_millis(10 * ticks))
 }
 
@@ -222,7 +227,8 @@ impl Names {
 
     /// The words before the command line of a process that has these names.
     pub(super) async fn by(&self) -> Result<Vec<String>, Error> {
-        let script = "mount --bind \"$0/hosts\" /etc/hosts && mount --bind \"$0/resolv.conf\" /etc/resolv.conf";
+        let script =
+            "mount --bind \"$0/hosts\" /etc/hosts && mount --bind \"$0/resolv.conf\" /etc/resolv.conf";
         with_mounts(script, &self.directory).await
     }
 }
@@ -411,7 +417,8 @@ mount -t tmpfs -o size=64k,mode=700 tmpfs \"$0\" && exec >>\"$0/log\" 2>&1";
     /// True where the process can write nothing beside its log.
     pub(super) fn is_else_read_only(&self, pid: u32) -> bool {
         let beside = self.directory.with_file_name("beside");
-        let seen = PathBuf::from(format!("/proc/{pid}/root")).join(beside.strip_prefix("/").unwrap_or(&beside));
+        let seen =
+            PathBuf::from(format!("/proc/{pid}/root")).join(beside.strip_prefix("/").unwrap_or(&beside));
         let written = std::fs::write(&seen, "");
         std::fs::remove_file(&beside).unwrap_or_default();
         written.is_err_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
@@ -419,7 +426,9 @@ mount -t tmpfs -o size=64k,mode=700 tmpfs \"$0\" && exec >>\"$0/log\" 2>&1";
 
     fn inside(&self, pid: u32, name: &str) -> PathBuf {
         let directory = self.directory.strip_prefix("/").unwrap_or(&self.directory);
-        PathBuf::from(format!("/proc/{pid}/root")).join(directory).join(name)
+        PathBuf::from(format!("/proc/{pid}/root"))
+            .join(directory)
+            .join(name)
     }
 }
 
@@ -445,7 +454,10 @@ impl MemoryGroup {
         let subtree = std::fs::read_to_string(root.join("cgroup.subtree_control")).unwrap_or_default();
         let (parent, version) = if root.join("memory/memory.limit_in_bytes").is_file() {
             (root.join("memory"), Version::One)
-        } else if subtree.split_whitespace().any(|controller| controller == "memory") {
+        } else if subtree
+            .split_whitespace()
+            .any(|controller| controller == "memory")
+        {
             (root.to_owned(), Version::Two)
         } else {
             return Err(Error::NotRun("no control groups of memory here".to_owned()));
@@ -539,7 +551,9 @@ impl MemoryGroup {
     fn number(&self, name: &str, key: &str) -> Result<u64, Error> {
         let path = self.path.join(name);
         let text = std::fs::read_to_string(&path).map_err(file(&path))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{key} ")));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{key} ")));
         line.and_then(|number| number.trim().parse().ok())
             .ok_or(Error::Nothing("number of the control group"))
     }
@@ -571,7 +585,9 @@ mod tests {
     fn a_process_knows_its_own_descriptors_time_and_memory() {
         let own = std::process::id();
         let before = descriptors(own).unwrap();
-        let more: Vec<std::fs::File> = (0..50).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let more: Vec<std::fs::File> = (0..50)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
         // Other tests of this process open and close some as well.
         assert!(descriptors(own).unwrap() >= before.saturating_sub(20) + more.len());
         assert!(anonymous_kib(own).unwrap() > 100);
@@ -584,7 +600,11 @@ mod tests {
         match BlackHole::dig(port).await {
             Ok(_hole) => {
                 let attempt = TcpStream::connect((Ipv6Addr::LOCALHOST, port));
-                assert!(tokio::time::timeout(Duration::from_millis(100), attempt).await.is_err());
+                assert!(
+                    tokio::time::timeout(Duration::from_millis(100), attempt)
+                        .await
+                        .is_err()
+                );
             }
             Err(Error::NotRun(why)) => eprintln!("{why}"),
             Err(error) => panic!("{error}"),
@@ -603,7 +623,11 @@ mod tests {
             service.send_to(b"STATUS=well", path).await.unwrap();
             service.send_to(b"READY=1\nSTATUS=well", path).await.unwrap();
             process::until("READY", COMMAND_DEADLINE, || async {
-                if systemd.is_ready() { Ok(()) } else { Err("not yet".to_owned()) }
+                if systemd.is_ready() {
+                    Ok(())
+                } else {
+                    Err("not yet".to_owned())
+                }
             })
             .await
             .unwrap();

@@ -302,8 +302,8 @@ impl Stage {
         self.holder_mut().start_by(by).await
     }
 
-    /// Ends the holder. After a kill its lease is made to run out at once, unless another collector waits for it:
-    /// the faults that are about the lease wait for it.
+    /// Ends the holder. After a kill its lease and what it said of itself are made to run out at once, unless another
+    /// collector waits for it: the faults that are about the lease wait for it.
     pub(super) async fn end(&mut self, end: End) -> Result<(), Error> {
         self.note_memory();
         self.note(format!("collector {}: {end:?}", self.holder));
@@ -346,7 +346,8 @@ impl Stage {
         let client = self.client().await?;
         client
             .batch_execute(
-                "UPDATE virt_platform_lease SET until = clock_timestamp() WHERE until > clock_timestamp()",
+                "UPDATE virt_platform_lease SET until = clock_timestamp() WHERE until > clock_timestamp(); \
+                 UPDATE virt_collector SET until = clock_timestamp() WHERE until > clock_timestamp()",
             )
             .await?;
         Ok(())
@@ -432,7 +433,9 @@ impl Stage {
         let asked = crate::http::ask(self.holder().api, &token, (method, path), prefer, body);
         let (status, body) = tokio::time::timeout(READY_DEADLINE, asked)
             .await
-            .map_err(|_elapsed| Error::criterion("an answer of the admin API", format!("none to {path}")))??;
+            .map_err(|_elapsed| {
+                Error::criterion("an answer of the admin API", format!("none to {path}"))
+            })??;
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
@@ -562,7 +565,10 @@ impl Slot {
 
     /// Where the collector is there no more by itself: how it ended.
     pub(super) async fn ended(&mut self, deadline: Duration) -> Result<std::process::ExitStatus, Error> {
-        let daemon = self.collector.daemon().ok_or(Error::Nothing("running collector"))?;
+        let daemon = self
+            .collector
+            .daemon()
+            .ok_or(Error::Nothing("running collector"))?;
         let status = daemon.wait(deadline).await?;
         self.running = false;
         Ok(status)
@@ -581,7 +587,11 @@ impl Slot {
         // Before that it has no say in how it ends.
         let systemd = &self.systemd;
         process::until("virt-collector to be READY", READY_DEADLINE, || async move {
-            if systemd.is_ready() { Ok(()) } else { Err("not yet".to_owned()) }
+            if systemd.is_ready() {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            }
         })
         .await?;
         let log = self.collector.log();

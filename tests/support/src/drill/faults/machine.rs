@@ -179,7 +179,11 @@ pub(super) async fn term(stage: &mut Stage, dice: &mut Random) -> Result<String,
     Ok(format!(
         "amid {amid:?}, ended in {:.1} s, {}{answer}",
         took.as_secs_f64(),
-        if awaited { "another went on" } else { "started again" },
+        if awaited {
+            "another went on"
+        } else {
+            "started again"
+        },
     ))
 }
 
@@ -304,9 +308,7 @@ pub(super) async fn descriptors(stage: &mut Stage, dice: &mut Random) -> Result<
     let limit = format!("--nofile={FEW}:");
     stage.end(end).await?;
     stage.pass_unwell(Duration::from_secs(40));
-    stage
-        .start_by(&machine::words(["prlimit", &limit, "--"]))
-        .await?;
+    stage.start_by(&machine::words(["prlimit", &limit, "--"])).await?;
     stage.recovered().await?;
     let pid = stage.holder_mut().pid()?;
     let before = machine::descriptors(pid)?;
@@ -349,7 +351,10 @@ pub(super) async fn descriptors(stage: &mut Stage, dice: &mut Random) -> Result<
     let lines = stage.logged_since(logged);
     let told = lines.iter().filter(|line| line.contains("os error 24")).count();
     if told == 0 {
-        return Err(Error::criterion("a log line that says so", format!("none of {}", lines.len())));
+        return Err(Error::criterion(
+            "a log line that says so",
+            format!("none of {}", lines.len()),
+        ));
     }
     let most = 40 + 10 * usize::try_from(asleep.as_secs()).unwrap_or(0);
     if lines.len() > most {
@@ -361,7 +366,11 @@ pub(super) async fn descriptors(stage: &mut Stage, dice: &mut Random) -> Result<
     if 2 * busy > asleep {
         return Err(Error::criterion(
             "no loop that spins",
-            format!("{:.1} s of work in {:.1} s", busy.as_secs_f64(), asleep.as_secs_f64()),
+            format!(
+                "{:.1} s of work in {:.1} s",
+                busy.as_secs_f64(),
+                asleep.as_secs_f64()
+            ),
         ));
     }
     stage.recovered().await?;
@@ -413,12 +422,20 @@ pub(super) async fn log_lost(stage: &mut Stage, dice: &mut Random) -> Result<Str
             goes_on(stage, time).await?;
             let still = disk.log(pid)?.len();
             disk.free(pid)?;
-            goes_on(stage, moment(dice)).await?;
-            let freed = disk.log(pid)?.len();
-            if still > full + 4_096 || freed <= still {
+            // Something to tell.
+            stage.holder_mut().signal(Signal::Hup)?;
+            let freed = process::until("a line in the log that has room again", MEET, || async {
+                match disk.log(pid).map(|log| log.len()) {
+                    Ok(freed) if freed > still => Ok(freed),
+                    Ok(freed) => Err(freed.to_string()),
+                    Err(error) => Err(process::chain(&error)),
+                }
+            })
+            .await?;
+            if still > full + 4_096 {
                 return Err(Error::criterion(
-                    "a log that stops when its disk is full, and goes on when there is room",
-                    format!("{full}, {still}, {freed} bytes"),
+                    "a disk that is full",
+                    format!("a log of {full} bytes, then of {still}"),
                 ));
             }
             format!("{full} bytes when full, {} more later", freed - full)
@@ -451,7 +468,10 @@ pub(super) async fn log_lost(stage: &mut Stage, dice: &mut Random) -> Result<Str
                 let text = read.await.map_err(|_gone| Error::Nothing("reader of the log"))?;
                 let text = text.unwrap_or_default();
                 if !(text.contains("started") && text.contains("stopped")) {
-                    return Err(Error::criterion("the whole log, once it is read", process::last_lines(&text, 3)));
+                    return Err(Error::criterion(
+                        "the whole log, once it is read",
+                        process::last_lines(&text, 3),
+                    ));
                 }
                 stage.start().await?;
                 format!("{} lines read later", text.lines().count())
@@ -479,7 +499,11 @@ pub(super) async fn reload_broken(stage: &mut Stage, dice: &mut Random) -> Resul
         ("no TOML", "[[platform]]", "[[platform"),
         ("an unknown key", "[admin]", "[admin]\nlisen = \"127.0.0.1:1\""),
         ("a bad value", "interval = \"20s\"", "interval = \"1s\""),
-        ("no such file", "ca_file = \"platform-0.pem\"", "ca_file = \"absent.pem\""),
+        (
+            "no such file",
+            "ca_file = \"platform-0.pem\"",
+            "ca_file = \"absent.pem\"",
+        ),
     ];
     let (what, from, to) = dice.pick(&BROKEN).copied().ok_or(Error::Nothing("mistake"))?;
     let busy = dice.chance(50);
@@ -540,8 +564,19 @@ pub(super) async fn credential(stage: &mut Stage, dice: &mut Random) -> Result<S
         .holder()
         .collector
         .command(&[
-            "platform", "add", SECOND, "--host", "127.0.0.1", "--port", &port, "--user", user,
-            "--password-file", &password, "--ca-file", &ca,
+            "platform",
+            "add",
+            SECOND,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--user",
+            user,
+            "--password-file",
+            &password,
+            "--ca-file",
+            &ca,
         ])
         .await?;
     stage.status_becomes(SECOND, "connected").await?;
@@ -564,10 +599,16 @@ pub(super) async fn credential(stage: &mut Stage, dice: &mut Random) -> Result<S
     stage.recovered().await?;
     let line = stage.reason(SECOND).await?;
     if second.sessions().stats().logins != logins || !(line.contains("password") && line.contains("key")) {
-        return Err(Error::criterion("no log-in, and a reason that names the key", line));
+        return Err(Error::criterion(
+            "no log-in, and a reason that names the key",
+            line,
+        ));
     }
     if stage.status(PLATFORM).await? != "connected" {
-        return Err(Error::criterion("the other platform connected", stage.reason(PLATFORM).await?));
+        return Err(Error::criterion(
+            "the other platform connected",
+            stage.reason(PLATFORM).await?,
+        ));
     }
 
     // Mended: without a restart where it is the ring that comes back.
@@ -584,10 +625,14 @@ pub(super) async fn credential(stage: &mut Stage, dice: &mut Random) -> Result<S
     }
     stage.status_becomes(SECOND, "connected").await?;
     let collector = &stage.holder().collector;
-    collector.command(&["platform", "remove", SECOND, "--yes"]).await?;
+    collector
+        .command(&["platform", "remove", SECOND, "--yes"])
+        .await?;
     stage.status_becomes(SECOND, "disconnected").await?;
     let collector = &stage.holder().collector;
-    collector.command(&["platform", "wipe", SECOND, "--yes"]).await?;
+    collector
+        .command(&["platform", "wipe", SECOND, "--confirm", SECOND])
+        .await?;
     second.shutdown().await;
     Ok(format!("{broken}: {line}"))
 }

@@ -155,7 +155,11 @@ pub(super) async fn killed(stage: &mut Stage, dice: &mut Random) -> Result<Strin
     for (id, (vm, wish)) in &asked {
         let ended = ended(stage, id).await?;
         let done: Vec<OperationRecord> = stage.simulator.world().operations();
-        let done: Vec<&OperationRecord> = done.iter().skip(n_before).filter(|done| done.vm == vm.moref).collect();
+        let done: Vec<&OperationRecord> = done
+            .iter()
+            .skip(n_before)
+            .filter(|done| done.vm == vm.moref)
+            .collect();
         let is_wish = done.iter().all(|record| record.method == wish.method);
         let n = done.len();
         let fits = match ended.state.as_str() {
@@ -187,7 +191,10 @@ pub(super) async fn killed(stage: &mut Stage, dice: &mut Random) -> Result<Strin
         "{} actions, killed {} ms behind{}: {states:?}",
         asked.len(),
         first.as_millis(),
-        again.map_or_else(String::new, |again| format!(" and {} ms later", again.as_millis()))
+        again.map_or_else(String::new, |again| format!(
+            " and {} ms later",
+            again.as_millis()
+        ))
     ))
 }
 
