@@ -211,7 +211,7 @@ mod tests {
         tasks.spawn_for_a_while("says good-bye", Duration::from_secs(10), async move {
             stopping.cancelled().await;
             tokio::time::sleep(Duration::from_secs(9)).await;
-            drop(sender.send(()));
+            sender.send(()).unwrap();
         });
         tasks.spawn_for_a_while("does not end", Duration::from_secs(10), std::future::pending());
         tasks.stop();

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Error;
 use super::stage::{PLATFORM, READY_DEADLINE, Stage};
 use crate::process::{self, Signal};
 
 /// For a status to show, which follows a poll or a back-off of half a minute.
 const SHOWN: Duration = Duration::from_secs(90);
+
+/// How long a lease is good.
+const LEASE: Duration = Duration::from_secs(30);
 
 impl Stage {
     /// Waits until the holder is READY.
@@ -62,16 +63,23 @@ impl Stage {
         Ok(self.client().await?.query_one(sql, &[&PLATFORM]).await?.get(0))
     }
 
-    /// Looks at the lease for a while: whether it was good all the time.
-    pub(super) async fn lease_held(&self, time: Duration) -> Result<bool, Error> {
-        let since = Instant::now();
-        while since.elapsed() < time {
-            if !self.is_leased().await? {
-                return Ok(false);
+    /// Waits until the platform's lease is renewed.
+    pub(super) async fn renewed(&self) -> Result<(), Error> {
+        let until = async || {
+            let sql = "SELECT until::text FROM virt_platform_lease JOIN virt_platform USING (platform_id) WHERE name = $1";
+            let row = self.client().await?.query_one(sql, &[&PLATFORM]).await?;
+            Ok::<String, Error>(row.get(0))
+        };
+        let before = until().await?;
+        process::until("the lease to be renewed", LEASE, || async {
+            match until().await {
+                Ok(now) if now > before => Ok(()),
+                Ok(now) => Err(now),
+                Err(error) => Err(process::chain(&error)),
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-        Ok(true)
+        })
+        .await?;
+        Ok(())
     }
 
     /// A platform's status.

@@ -320,8 +320,8 @@ impl Stage {
         self.holder_mut().start_by(by).await
     }
 
-    /// Ends the holder. After a kill its lease is made to run out at once, unless another collector waits for it:
-    /// the faults that are about the lease wait for it.
+    /// Ends the holder. After a kill its lease and what it said of itself are made to run out at once, unless another
+    /// collector waits for it: the faults that are about the lease wait for it.
     pub(super) async fn end(&mut self, end: End) -> Result<(), Error> {
         self.note_memory();
         self.note(format!("collector {}: {end:?}", self.holder));
@@ -364,7 +364,8 @@ impl Stage {
         let client = self.client().await?;
         client
             .batch_execute(
-                "UPDATE virt_platform_lease SET until = clock_timestamp() WHERE until > clock_timestamp()",
+                "UPDATE virt_platform_lease SET until = clock_timestamp() WHERE until > clock_timestamp(); \
+                 UPDATE virt_collector SET until = clock_timestamp() WHERE until > clock_timestamp()",
             )
             .await?;
         Ok(())

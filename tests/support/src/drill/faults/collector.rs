@@ -278,9 +278,9 @@ pub(super) async fn vcenter_partition(stage: &mut Stage, dice: &mut Random) -> R
     stage.status_becomes(PLATFORM, "error").await?;
     let told = since.elapsed();
     let reason = stage.reason(PLATFORM).await?;
-    let held = stage.lease_held(Duration::from_secs(3)).await?;
+    stage.renewed().await?;
     let (owner_now, now) = stage.lease().await?;
-    if !held || owner_now != owner || now != epoch {
+    if owner_now != owner || now != epoch {
         return Err(Error::criterion(
             "a lease that stays where it is",
             format!("{owner}, epoch {epoch}, then {owner_now}, epoch {now}"),

@@ -422,12 +422,20 @@ pub(super) async fn log_lost(stage: &mut Stage, dice: &mut Random) -> Result<Str
             goes_on(stage, time).await?;
             let still = disk.log(pid)?.len();
             disk.free(pid)?;
-            goes_on(stage, moment(dice)).await?;
-            let freed = disk.log(pid)?.len();
-            if still > full + 4_096 || freed <= still {
+            // Something to tell.
+            stage.holder_mut().signal(Signal::Hup)?;
+            let freed = process::until("a line in the log that has room again", MEET, || async {
+                match disk.log(pid).map(|log| log.len()) {
+                    Ok(freed) if freed > still => Ok(freed),
+                    Ok(freed) => Err(freed.to_string()),
+                    Err(error) => Err(process::chain(&error)),
+                }
+            })
+            .await?;
+            if still > full + 4_096 {
                 return Err(Error::criterion(
-                    "a log that stops when its disk is full, and goes on when there is room",
-                    format!("{full}, {still}, {freed} bytes"),
+                    "a disk that is full",
+                    format!("a log of {full} bytes, then of {still}"),
                 ));
             }
             format!("{full} bytes when full, {} more later", freed - full)
@@ -622,7 +630,9 @@ pub(super) async fn credential(stage: &mut Stage, dice: &mut Random) -> Result<S
         .await?;
     stage.status_becomes(SECOND, "disconnected").await?;
     let collector = &stage.holder().collector;
-    collector.command(&["platform", "wipe", SECOND, "--yes"]).await?;
+    collector
+        .command(&["platform", "wipe", SECOND, "--confirm", SECOND])
+        .await?;
     second.shutdown().await;
     Ok(format!("{broken}: {line}"))
 }
