@@ -9,6 +9,8 @@ use support::database::{Database, Role};
 use support::loader;
 use virt_collector::telemetry::metrics::{self, Kind};
 
+use crate::readme::blocks::blocks;
+
 /// Labels that Prometheus itself gives every series.
 const FROM_SCRAPING: [&str; 2] = ["instance", "job"];
 
@@ -119,6 +121,29 @@ fn the_rules_ask_for_metrics_and_labels_that_exist() {
         }
     }
     assert!(seen.len() > 15, "{seen:?}");
+}
+
+#[test]
+fn what_the_readme_has_prometheus_scrape_is_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    let yaml: Vec<&str> = blocks
+        .iter()
+        .filter(|block| block.language == "yaml")
+        .map(|block| block.text.as_str())
+        .collect();
+    assert!(!yaml.is_empty());
+    for (index, text) in yaml.iter().enumerate() {
+        // Where the rules are in this checkout.
+        let rules = file("systemd/virt-collector.rules.yml").display().to_string();
+        let path = directory.path().join(format!("{index}.yml"));
+        std::fs::write(
+            &path,
+            text.replace("/etc/prometheus/virt-collector.rules.yml", &rules),
+        )
+        .unwrap();
+        promtool(&["check", "config", path.to_str().unwrap()]);
+    }
 }
 
 #[test]

@@ -193,3 +193,44 @@ async fn a_terminal_gets_colours_unless_no_color_and_a_live_table_until_q() {
     assert_eq!(code, 0, "{text:?}");
     assert!(!text.contains('\x1b'), "{text:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_shows_how_far_a_back_fill_is_and_that_a_reading_is_waited_for() {
+    let rig = Rig::new(small()).await;
+    let file = write_config(
+        &rig,
+        &config(&rig.database, &platform(&rig.simulator, "tls_verify = false")),
+    );
+    let words = move |words: &str| format!("{words} --config {file}");
+    let daemon = rig.start().await;
+
+    // Of four gaps that there are when it begins; nobody fills those of an entity that is not there.
+    let owner = rig.database.connect(Role::Owner).await.unwrap();
+    owner
+        .batch_execute(
+            "INSERT INTO virt_collection_gap (platform_id, entity_kind, entity_id, from_time, to_time, state) \
+             SELECT 1, 'vm', n, now() - interval '3 hours', now() - interval '2 hours', 'open' \
+             FROM generate_series(9001, 9004) AS n",
+        )
+        .await
+        .unwrap();
+    let command = words("status");
+    let (code, text) = apart(move || on_a_terminal(&command, &[], "q")).await;
+    assert_eq!(code, 0, "{text:?}");
+    assert!(
+        text.contains("lab: filling gaps [........................] 0/4"),
+        "{text:?}"
+    );
+
+    let command = words("sync lab");
+    let (code, text) = apart(move || on_a_terminal(&command, &[("NO_COLOR", "1")], "")).await;
+    assert_eq!(code, 0, "{text:?}");
+    let (waited, read) = text.rsplit_once("\r\x1b[K").unwrap_or_else(|| panic!("{text:?}"));
+    assert!(waited.contains("lab is being read: 0 s"), "{text:?}");
+    assert!(read.starts_with("lab: read and stored in "), "{text:?}");
+    let command = words("sync lab");
+    let (code, text) = apart(move || run(&command.split(' ').collect::<Vec<_>>())).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("lab: read and stored in "), "{text:?}");
+    daemon.stop().await;
+}

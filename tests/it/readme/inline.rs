@@ -6,7 +6,7 @@ use std::process::Command;
 use super::readme;
 
 /// What stands between back-ticks outside of fenced blocks, on one line.
-fn spans(text: &str) -> Vec<String> {
+pub(super) fn spans(text: &str) -> Vec<String> {
     let mut outside = String::new();
     for (index, part) in text.split("```").enumerate() {
         if index % 2 == 0 {
