@@ -141,6 +141,12 @@ pub enum Error {
     },
 }
 
+impl Error {
+    fn is_lost_session(&self) -> bool {
+        matches!(self, Self::Source(error) if error.disposition() == Disposition::Relogin)
+    }
+}
+
 /// Who asked for a reading out of turn.
 type Asked = Option<oneshot::Sender<DiscoveryReport>>;
 
@@ -150,6 +156,8 @@ struct State {
     hosts: HashMap<MoRef, KnownHost>,
     vms: HashMap<MoRef, KnownVm>,
     absent: Absent,
+    /// Changes are followed, or were until the failure that is being dealt with.
+    is_following: bool,
     /// The last complete reading held everything that is stored.
     is_whole: bool,
     /// The last complete reading held nothing: the server is starting.
@@ -240,7 +248,11 @@ impl Discovery {
                 }
             }
             let wait = self.wait(&error, &mut backoff);
-            self.health.send_replace(Health::Failed(Arc::new(error)));
+            // A session that ends is replaced in a moment; only where that fails is there anything to tell.
+            let is_routine = state.is_following && error.is_lost_session();
+            if !is_routine {
+                self.health.send_replace(Health::Failed(Arc::new(error)));
+            }
             tokio::select! {
                 () = stopping.cancelled() => return,
                 asked = self.triggered.asked() => state.asked = Some(asked),
@@ -265,10 +277,12 @@ impl Discovery {
     /// Reads everything and stores what changes from then on, until it is time to read everything again.
     async fn follow(&self, state: &mut State, backoff: &mut Backoff) -> Result<(), Error> {
         let started = Instant::now();
+        state.is_following = false;
         let begun = self.begin(state).await;
         self.metrics.discovery.polled(begun.is_ok(), started.elapsed());
         let mut tracker = begun?;
         backoff.reset();
+        state.is_following = true;
         state.answer(None);
         match self.keep(&mut tracker, state).await {
             Ok(()) => {

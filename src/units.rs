@@ -243,6 +243,9 @@ mod tests {
                 - plain.micros(),
             123_456
         );
+        // A leap second is the one before it: the next minute begins on the grid as ever.
+        let leap: Stamp = "2016-12-31T23:59:60Z".parse().unwrap();
+        assert_eq!(leap.to_string(), "2016-12-31T23:59:59Z");
         assert!("2026-01-31T10:00:20".parse::<Stamp>().is_err());
         assert!("".parse::<Stamp>().is_err());
     }

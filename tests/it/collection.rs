@@ -140,6 +140,34 @@ async fn one_vanished_vm_does_not_cost_the_others_their_samples() {
     daemon.stop().await;
 }
 
+/// Data time is the source's: of the hosts, whatever the vCenter's own clock says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_whose_clocks_are_two_minutes_off_are_collected_whole() {
+    for hosts_ahead in [120, -120] {
+        let mut rig = Rig::new(Spec {
+            hosts_ahead,
+            ..small()
+        })
+        .await;
+        let daemon = rig.start().await;
+        for _ in 0..5 {
+            rig.pass(MINUTE);
+            assert_eq!(daemon.poll().await.error, None);
+        }
+        daemon.stop().await;
+        rig.pass(20 * MINUTE);
+        rig.healthy_from_now();
+        let daemon = rig.start().await;
+        rig.pass(5 * MINUTE);
+        assert_eq!(daemon.poll().await.error, None);
+        assert_eq!(daemon.back_fill().await.error, None);
+        let verdict = rig.verdict().await;
+        assert_clean(&verdict);
+        assert_eq!(verdict.explained, 0, "{hosts_ahead}: {verdict}");
+        daemon.stop().await;
+    }
+}
+
 /// A vCenter that starts does not know all of its VMs yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_of_a_vm_that_the_server_does_not_know_for_a_while_is_asked_for_again() {

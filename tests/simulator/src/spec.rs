@@ -131,6 +131,9 @@ pub struct Spec {
     pub history: Duration,
     /// A sample appears this long after its stamp.
     pub publish_delay: Duration,
+    /// Seconds that the hosts' clocks, which stamp the samples, are ahead of the server's; below zero: behind. When VMs
+    /// start and stop goes by the server's clock all the same.
+    pub hosts_ahead: i64,
     /// A roll-up appears this long after its stamp, on top of `publish_delay`.
     pub rollup_delay: Duration,
     /// Statistics level of the roll-ups: counters above it are not kept; 0: roll-ups are disabled. An ESXi host that
@@ -186,6 +189,7 @@ impl Default for Spec {
             clock: ClockMode::default(),
             history: Duration::from_secs(2 * 86_400),
             publish_delay: Duration::from_secs(3),
+            hosts_ahead: 0,
             rollup_delay: Duration::from_secs(60),
             statistics_level: 1,
             max_query_metrics: Some(256),

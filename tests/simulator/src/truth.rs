@@ -173,6 +173,9 @@ pub struct Truth {
     pub horizon: i64,
     /// Microseconds from a stamp to its publication.
     pub publish_delay: i64,
+    /// Seconds that the hosts' clocks are ahead of the server's.
+    #[serde(default)]
+    pub hosts_ahead: i64,
     /// Additional microseconds for roll-ups.
     pub rollup_delay: i64,
     /// Statistics level of the roll-ups; 0: none are kept. An ESXi host has no levels and keeps every counter.
@@ -317,7 +320,7 @@ impl<'a> Entity<'a> {
     pub fn samples(&self, from: i64, to: i64) -> impl Iterator<Item = PublishedSample<'a>> + use<'a> {
         let this = *self;
         let runs = this.record.runs.iter();
-        let newest = grid::newest_stamp(this.truth.horizon);
+        let newest = this.newest(this.truth.horizon);
         let stamps = runs.flat_map(move |run| {
             let first = grid::ceil(run.first_stamp.max(from), INTERVAL);
             let last = run.last_stamp.unwrap_or(i64::MAX).min(to).min(newest);
@@ -423,11 +426,16 @@ impl<'a> Entity<'a> {
             .filter(|late| late.stamps.contains(stamp))
             .map(|late| late.extra)
             .max();
-        stamp * MICROS + self.truth.publish_delay + extra.unwrap_or(0)
+        (stamp - self.truth.hosts_ahead) * MICROS + self.truth.publish_delay + extra.unwrap_or(0)
+    }
+
+    /// The newest stamp of its host's clock.
+    pub(crate) fn newest(&self, horizon: i64) -> i64 {
+        grid::newest_stamp(horizon + self.truth.hosts_ahead * MICROS)
     }
 
     fn evicted_at(&self, stamp: i64) -> i64 {
-        let mut evicted = (stamp + RING) * MICROS;
+        let mut evicted = (stamp - self.truth.hosts_ahead + RING) * MICROS;
         for reset in &self.record.ring_resets {
             if stamp * MICROS <= *reset {
                 evicted = evicted.min(*reset);

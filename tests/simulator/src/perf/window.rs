@@ -10,7 +10,7 @@ pub(super) fn real_time(entity: Entity<'_>, spec: &QuerySpec<'_>, horizon: i64) 
     if !entity.reachable() {
         return Vec::new();
     }
-    let newest = grid::newest_stamp(horizon);
+    let newest = entity.newest(horizon);
     let last = newest.min(spec.end.map_or(i64::MAX, grid::newest_stamp));
     let mut stamp = after(spec.start, newest - RING, INTERVAL);
     let mut stamps = Vec::new();

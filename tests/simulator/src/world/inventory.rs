@@ -254,6 +254,7 @@ pub(super) fn build(spec: &Spec, clock: &Clock) -> State {
             now: horizon,
             horizon,
             publish_delay: clock::micros(spec.publish_delay),
+            hosts_ahead: spec.hosts_ahead,
             rollup_delay: clock::micros(spec.rollup_delay),
             statistics_level: spec.statistics_level,
             clock_steps: Vec::new(),

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use vsphere_simulator::session::SessionStats;
 
@@ -213,6 +214,26 @@ impl Stage {
             .iter()
             .filter(|(name, _)| method.is_none_or(|method| method == *name));
         wanted.map(|(_, calls)| calls.calls).sum()
+    }
+
+    /// Waits until nobody has called for a while, but for the one who waits for changes: whatever was asked before has
+    /// its answer, or has failed.
+    pub(super) async fn quiet(&mut self) -> Result<(), Error> {
+        const WHILE: Duration = Duration::from_secs(1);
+        let this = &*self;
+        process::until("a quiet moment", MEET, || async move {
+            let calls = this.calls(None);
+            tokio::time::sleep(WHILE).await;
+            let waiting = this.simulator.calls().method("WaitForUpdatesEx").in_flight;
+            let methods = this.simulator.calls().methods();
+            let all: u64 = methods.values().map(|calls| calls.in_flight).sum();
+            match (this.calls(None) - calls, waiting, all) {
+                (0, 1, 1) => Ok(()),
+                (new, waiting, all) => Err(format!("{new} new calls, {waiting} of {all} wait for changes")),
+            }
+        })
+        .await?;
+        Ok(())
     }
 
     /// Cuts the vCenter off and waits for the end of every call.

@@ -354,10 +354,13 @@ impl Plan {
             (Kind::RestartImmediate, 1),
             (Kind::DatabaseStopped, 1),
         ];
-        const VCENTER: [(Kind, u32); 15] = [
+        const VCENTER: [(Kind, u32); 18] = [
             (Kind::Session, 2),
             (Kind::Truncated, 2),
             (Kind::VcenterAway, 1),
+            (Kind::NotFound, 1),
+            (Kind::Partial, 1),
+            (Kind::TimeZone, 1),
             (Kind::Renumbered, 1),
             (Kind::VmDeleted, 1),
             (Kind::VmCreated, 1),

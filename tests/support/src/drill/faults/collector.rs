@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use vsphere_simulator::RingFate;
 
 use super::super::Error;
+use super::super::figures::unmet;
 use super::super::random::Random;
 use super::super::stage::{End, PLATFORM, Stage};
 use super::{ending, met, short};
@@ -123,25 +125,55 @@ pub(super) async fn hours_outage(stage: &mut Stage, dice: &mut Random) -> Result
     ))
 }
 
-/// As hours of outage, where the vCenter is as late with its roll-ups as a loaded one. Late ones come while older
-/// samples are still being asked for.
+/// Roll-ups of one VM that were not there yet when the collector returned.
+const LATE_ROLLUPS: &str = "\
+SELECT count(*) FROM virt_vm_metrics AS sample JOIN virt_vm AS vm USING (vm_id) \
+WHERE vm.moref = $1 AND sample.interval_seconds = 300 \
+  AND sample.collected_at > to_timestamp($2::float8) AND sample.collected_at < to_timestamp($3::float8)";
+
+/// As hours of outage, where the vCenter is late with its roll-ups. A VM has left its ring behind not long before the
+/// end, so that some of what it has to be asked for comes only when the collector is back.
 pub(super) async fn late_rollups(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let late = Duration::from_secs(60 * if dice.chance(50) { 15 } else { 40 });
+    let minutes = if dice.chance(50) { 15 } else { 40 };
+    let late = Duration::from_secs(60 * minutes);
     let outage = dice.seconds(90 * 60, 4 * 3_600);
+    let rest = dice.seconds(60, 60 * (minutes - 11));
     let after = dice.millis(0, 2_000);
-    stage.simulator.world().delay_rollups(late);
-    away(stage, ending(dice), outage).await?;
+    let world = stage.simulator.world().clone();
+    let vm = dice
+        .pick(&world.running_vms())
+        .cloned()
+        .ok_or(Error::Nothing("running VM"))?;
+    let host = dice.pick(&world.hosts()).cloned().ok_or(Error::Nothing("host"))?;
+    world.delay_rollups(late);
+    stage.end(ending(dice)).await?;
+    stage.pass_unwell(outage);
+    world.move_vm(&vm, &host, RingFate::Reset)?;
+    stage.note(format!("{vm} moved to {host}"));
+    stage.pass_unwell(rest);
+    let back = stage.simulator.clock().horizon();
+    stage.start().await?;
     tokio::time::sleep(after).await;
     stage.restart(ending(dice)).await?;
     stage.recovered().await?;
     // What was late then has come, and is asked for no more.
     stage.pass(late);
     stage.recovered().await?;
-    stage.simulator.world().delay_rollups(Duration::ZERO);
+    world.delay_rollups(Duration::ZERO);
+    let seconds = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64();
+    let bounds = (seconds(back) - late.as_secs_f64(), seconds(back));
+    let client = stage.client().await?;
+    let came: i64 = client
+        .query_one(LATE_ROLLUPS, &[&vm, &bounds.0, &bounds.1])
+        .await?
+        .get(0);
+    if came == 0 {
+        return Err(unmet(format!("none of the late roll-ups of {vm} is stored")));
+    }
     Ok(format!(
-        "{} min late, {} s away",
-        late.as_secs() / 60,
-        outage.as_secs()
+        "{minutes} min late, {} s away, {vm} moved {} s before the end, {came} of its roll-ups came later",
+        outage.as_secs(),
+        rest.as_secs()
     ))
 }
 

@@ -347,6 +347,10 @@ pub(super) async fn time_zone(stage: &mut Stage, dice: &mut Random) -> Result<St
     ))
 }
 
+/// Counts the new registration and the end of the old one.
+const TOLD: &str =
+    "SELECT count(*) FROM virt_vm WHERE moref = ANY($1) AND (removed_at IS NULL) = (moref = ($1)[2])";
+
 /// Both rows of the VM, and its samples over both.
 const ONE_MACHINE: &str = "\
 SELECT count(DISTINCT vm.vm_id), count(DISTINCT vm.vm_id) FILTER (WHERE vm.removed_at IS NULL), \
@@ -362,7 +366,18 @@ pub(super) async fn re_registered(stage: &mut Stage, dice: &mut Random) -> Resul
     if told {
         again = stage.simulator.world().re_register(&vm)?;
         stage.note(format!("{vm} registered again as {again}"));
+        let this = &*stage;
+        let morefs = [vm.as_str(), again.as_str()];
+        let morefs = morefs.as_slice();
+        process::until("both to be told", MEET, || async move {
+            let client = this.client().await.map_err(|error| process::chain(&error))?;
+            let row = client.query_one(TOLD, &[&morefs]).await;
+            let told: i64 = row.map_err(|error| process::chain(&error))?.get(0);
+            if told == 2 { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await?;
         stage.pass(dice.seconds(41, 90));
+        provoke(stage, dice).await?;
         when = "told";
     } else {
         // A reading that lacks it is not enough to take it for removed.
