@@ -190,7 +190,7 @@ pub(super) async fn term(stage: &mut Stage, dice: &mut Random) -> Result<String,
 /// Somebody who waits for the end of an action.
 struct Request {
     operation: String,
-    answer: tokio::task::JoinHandle<String>,
+    answer: tokio::task::JoinHandle<Result<hyper::StatusCode, String>>,
 }
 
 /// Asks for a snapshot that takes its time, and waits for the answer.
@@ -218,8 +218,8 @@ async fn asked(stage: &mut Stage) -> Result<Request, Error> {
             Some(&body),
         );
         match asked.await {
-            Ok((status, _)) => format!("the request was answered with {status}"),
-            Err(error) => format!("the request was not answered: {}", process::chain(&error)),
+            Ok((status, _)) => Ok(status),
+            Err(error) => Err(process::chain(&error)),
         }
     });
     let operation = stage.operation_sent(vm.id).await?;
@@ -229,13 +229,21 @@ async fn asked(stage: &mut Stage) -> Result<Request, Error> {
 impl Request {
     /// The action ends in the next life.
     async fn end(self, stage: &mut Stage) -> Result<String, Error> {
-        let answered = self.answer.await.unwrap_or_default();
+        let answered = match self.answer.await {
+            Ok(Ok(status)) if status == hyper::StatusCode::ACCEPTED => status,
+            other => {
+                return Err(Error::criterion(
+                    "202 Accepted to who waits when the service stops",
+                    format!("{other:?}"),
+                ));
+            }
+        };
         stage.pass(Duration::from_secs(60));
         let state = super::operations::ended(stage, &self.operation).await?.state;
         if state != "succeeded" {
             return Err(Error::criterion("an action that goes on in the next life", state));
         }
-        Ok(answered)
+        Ok(format!("who waited was answered with {answered}"))
     }
 }
 
