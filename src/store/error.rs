@@ -477,11 +477,11 @@ pub enum Error {
     )]
     MayNotCreateRoles {
         /// Server, database and account.
-        user: String,
+        user: Box<str>,
         /// The account that was to be made.
-        reader: String,
+        reader: Box<str>,
         /// The database.
-        database: String,
+        database: Box<str>,
         /// What the server said.
         #[source]
         source: Cause,

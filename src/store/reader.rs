@@ -98,9 +98,9 @@ pub async fn apply(settings: &Settings, name: &Name) -> Result<i64, Error> {
     let refused = |source: tokio_postgres::Error| {
         if source.code().is_some_and(|code| code.code() == "42501") {
             Error::MayNotCreateRoles {
-                user: settings.target().to_owned(),
-                reader: name.to_string(),
-                database: probe.database.clone(),
+                user: settings.target().into(),
+                reader: name.to_string().into(),
+                database: probe.database.as_str().into(),
                 source: Cause::from(source),
             }
         } else {

@@ -6,9 +6,10 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::process::free_address;
+use tokio::time::Instant;
 use tracing_subscriber::filter::LevelFilter;
 use vsphere_simulator::{Action, Rule};
 

@@ -69,17 +69,25 @@ async fn every_action_is_found_out(rules: &[Do], note: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_answer_is_made_good_by_the_task_that_the_call_started() {
-    every_action_is_found_out(&[UNHEARD], "found again as task-").await;
+    Box::pin(every_action_is_found_out(&[UNHEARD], "found again as task-")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_is_gone_already_is_found_in_the_history() {
-    every_action_is_found_out(&[UNHEARD, gone(false)], "found again as task-").await;
+    Box::pin(every_action_is_found_out(
+        &[UNHEARD, gone(false)],
+        "found again as task-",
+    ))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_no_task_is_left_the_vm_tells() {
-    every_action_is_found_out(&[UNHEARD, gone(true)], "found out by looking").await;
+    Box::pin(every_action_is_found_out(
+        &[UNHEARD, gone(true)],
+        "found out by looking",
+    ))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
