@@ -112,9 +112,13 @@ impl Report {
             ..
         } = self.slope;
         let flat = memory < MEMORY_SLOPE
-            && [descriptors, database_sessions, vcenter_sessions]
-                .iter()
-                .all(|slope| *slope < COUNT_SLOPE);
+            && [
+                descriptors.unwrap_or_default(),
+                database_sessions,
+                vcenter_sessions,
+            ]
+            .iter()
+            .all(|slope| *slope < COUNT_SLOPE);
         self.verdict.is_clean()
             && self.verdict.open == 0
             && self.rollups.is_clean()

@@ -10,8 +10,8 @@ use std::time::Duration;
 pub struct Slope {
     /// MiB of resident memory of the collector that lives throughout.
     pub memory: f64,
-    /// Its open descriptors.
-    pub descriptors: f64,
+    /// Its open descriptors; `None` where they were never seen: the collector shows them to root alone.
+    pub descriptors: Option<f64>,
     /// Sessions of all collectors in the database.
     pub database_sessions: f64,
     /// Their sessions in all vCenters.
@@ -32,10 +32,13 @@ impl fmt::Display for Slope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "per hour: memory {:+.2} MiB, descriptors {:+.2}, database sessions {:+.2}, vCenter sessions {:+.2}; \
+            "per hour: memory {:+.2} MiB, descriptors {}, database sessions {:+.2}, vCenter sessions {:+.2}; \
              most: memory {:.1} MiB, descriptors {}; lag median {} s, most {} s; {} looks",
             self.memory,
-            self.descriptors,
+            self.descriptors.map_or_else(
+                || "not seen (root sees them)".to_owned(),
+                |slope| format!("{slope:+.2}")
+            ),
             self.database_sessions,
             self.vcenter_sessions,
             self.memory_max,
@@ -51,7 +54,8 @@ impl fmt::Display for Slope {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     pub(super) memory_kib: u64,
-    pub(super) descriptors: u64,
+    /// `None` where only root may look.
+    pub(super) descriptors: Option<u64>,
 }
 
 impl Usage {
@@ -59,10 +63,11 @@ impl Usage {
     pub(super) fn of(pid: u32) -> Option<Self> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
         Some(Self {
             memory_kib: line.split_whitespace().next()?.parse().ok()?,
-            descriptors: u64::try_from(open.count()).ok()?,
+            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))
+                .ok()
+                .and_then(|open| u64::try_from(open.count()).ok()),
         })
     }
 }
@@ -99,7 +104,9 @@ impl fmt::Display for Look {
             "{:>4} min: memory {} MiB, descriptors {}, vCenter sessions {}",
             self.at.as_secs() / 60,
             both(|usage| format!("{:.1}", mib(usage.memory_kib))),
-            both(|usage| usage.descriptors.to_string()),
+            both(|usage| usage
+                .descriptors
+                .map_or_else(|| "?".to_owned(), |n| n.to_string())),
             self.vcenter_sessions
         )?;
         match self.stored {
@@ -140,11 +147,9 @@ pub(super) fn slope(looks: &[Look], warm_up: Duration) -> Slope {
     Slope {
         memory: steep(&|look| Some(mib(first(look)?.memory_kib))),
         // While the database is away there are fewer of both.
-        descriptors: steep(&|look| {
-            look.stored
-                .and(first(look))
-                .map(|usage| number(usage.descriptors))
-        }),
+        descriptors: all()
+            .any(|usage| usage.descriptors.is_some())
+            .then(|| steep(&|look| look.stored.and(first(look))?.descriptors.map(number))),
         database_sessions: steep(&|look| {
             look.stored
                 .and_then(|stored| u64::try_from(stored.sessions).ok())
@@ -152,7 +157,10 @@ pub(super) fn slope(looks: &[Look], warm_up: Duration) -> Slope {
         }),
         vcenter_sessions: steep(&|look| Some(number(look.vcenter_sessions))),
         memory_max: all().map(|usage| mib(usage.memory_kib)).fold(0.0, f64::max),
-        descriptors_max: all().map(|usage| usage.descriptors).max().unwrap_or_default(),
+        descriptors_max: all()
+            .filter_map(|usage| usage.descriptors)
+            .max()
+            .unwrap_or_default(),
         lag_median: lags.get(lags.len() / 2).copied().unwrap_or_default(),
         lag_max: lags.last().copied().unwrap_or_default(),
         looks: looks.len(),
@@ -195,7 +203,7 @@ mod tests {
     fn look(seconds: u64, memory_kib: u64, descriptors: u64) -> Look {
         let usage = Usage {
             memory_kib,
-            descriptors,
+            descriptors: Some(descriptors),
         };
         Look {
             at: Duration::from_secs(seconds),
@@ -225,6 +233,9 @@ mod tests {
         assert!(seen.memory.abs() < 0.01, "{seen}");
         assert!((seen.memory_max - 58.6).abs() < 0.1, "{seen}");
         // The database was away all the time: there is nothing to say of descriptors.
-        assert!(seen.descriptors.abs() < f64::EPSILON, "{seen}");
+        assert!(
+            seen.descriptors.is_some_and(|slope| slope.abs() < f64::EPSILON),
+            "{seen}"
+        );
     }
 }
