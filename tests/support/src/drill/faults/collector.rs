@@ -321,6 +321,7 @@ pub(super) async fn vcenter_partition(stage: &mut Stage, dice: &mut Random) -> R
     let since = Instant::now();
     stage.holder_mut().stop().await?;
     let took = stage.taken_over(epoch, since).await?;
+    stage.other_mut().calm();
     stage.recovered().await?;
     Ok(format!(
         "told in {:.1} s ({reason}), epoch {epoch} kept; ended, taken over in {:.1} s, {} s read by the other",
