@@ -161,7 +161,7 @@ impl Newcomer {
         self.write("typed", 0o600, &typed);
         let mut command = Command::new("timeout");
         command
-            .args(["120", "script", "-qfec", "sh -eu typed", "/dev/null"])
+            .args(["600", "script", "-qfec", "sh -eu typed", "/dev/null"])
             .current_dir(self.directory.path())
             .env("HOME", self.directory.path())
             .env(
