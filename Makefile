@@ -11,7 +11,7 @@ test_threads := $(or $(RUST_TEST_THREADS),6)
 # Runs a command against a private cluster, which stops with it, also after Ctrl-C.
 with_database := $(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run test)
 
-.PHONY: help setup private demo test interop drill deb package-test fuzz lint bench bench-scale clean
+.PHONY: help setup private demo test interop drill soak deb package-test fuzz lint bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,10 @@ interop: private ## inventory and actions against what pyvmomi reads, the API ag
 drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
 	cargo build --locked --workspace --bins
 	@$(cluster) run drill target/debug/drill $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
+
+soak: private ## HOURS (2) with two collectors, five platforms, a fault a minute and a long outage of the database; also SEED
+	cargo build --locked --workspace --bins
+	@$(cluster) run soak cargo run --quiet --locked -p virt-collector-support --bin soak -- $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
 
 deb: ## the Debian package, in target/debian; also DEB_VERSION
 	@tests/support/setup deb

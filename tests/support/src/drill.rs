@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `plan` | which faults, how often, in which order |
 //! | `random` | dice from the seed |
+//! | `set_up` | what every stage begins with: an empty directory, the way to the server |
 //! | `stage` | database, vCenter, proxies, collectors, and their comings and goings |
 //! | `judge` | waits until the daemon has recovered; asks the oracle |
 //! | `faults` | one function per kind of fault |
@@ -38,9 +39,11 @@ mod faults;
 mod judge;
 mod plan;
 mod random;
+pub(crate) mod set_up;
 mod stage;
 
 pub use plan::{Kind, Plan};
+pub(crate) use random::Random;
 
 use stage::Stage;
 

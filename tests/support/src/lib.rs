@@ -14,6 +14,7 @@
 //! | [`proxy`] | a fault proxy between two programs |
 //! | [`fuzz`] | mutants of a corpus against what must stand them |
 //! | [`drill`] | faults by the hundred against the real daemon, each followed by the oracle |
+//! | [`soak`] | hours with a fault about every minute, and watches on what must not grow |
 //!
 //! The oracle knows the collector by its tables only: this package does not depend on `virt-collector`, so a
 //! mistake there cannot hide here.
@@ -33,6 +34,7 @@ pub mod loader;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
+pub mod soak;
 pub mod truth;
 
 mod http;

@@ -23,6 +23,9 @@ struct Arguments {
     /// Only these, such as `kill=60,lease=10`, instead of all kinds
     #[arg(long, value_parser = counts)]
     only: Option<Counts>,
+    /// Print the kinds of faults with the rows of the catalogue that they stand for and what is asked, and end
+    #[arg(long)]
+    list: bool,
     /// The private cluster; nobody else may use it meanwhile
     #[arg(long, default_value = "drill")]
     cluster: String,
@@ -52,8 +55,13 @@ fn main() -> ExitCode {
         seed,
         faults,
         only,
+        list,
         cluster,
     } = Arguments::parse();
+    if list {
+        Kind::all().for_each(|kind| say(described(kind)));
+        return ExitCode::SUCCESS;
+    }
     // Different for each process: the hasher's keys are random.
     let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) % 1_000_000;
     let seed = seed.unwrap_or_else(random);
@@ -83,6 +91,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A line of the list.
+fn described(kind: Kind) -> String {
+    let (rows, pass) = kind.criterion();
+    let rows: Vec<String> = rows.iter().map(u8::to_string).collect();
+    format!("{:<20} {:<8} {pass}", kind.word(), rows.join(", "))
 }
 
 /// Prints a line. A reader who went away is no reason to leave processes behind.

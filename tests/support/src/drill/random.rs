@@ -4,15 +4,15 @@ use std::time::Duration;
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Dice of its own for one of many, so that what one rolls does not move the others.
-    pub(super) fn split(seed: u64, number: u64) -> Self {
+    pub(crate) fn split(seed: u64, number: u64) -> Self {
         Self(Self::new(seed ^ number.wrapping_mul(0xA076_1D64_78BD_642F)).next())
     }
 
@@ -25,30 +25,30 @@ impl Random {
     }
 
     /// At least `from`, at most `to`.
-    pub(super) fn between(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.next() % (to.saturating_sub(from) + 1)
     }
 
     /// True so many times in a hundred.
-    pub(super) fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.between(1, 100) <= percent
     }
 
-    pub(super) fn seconds(&mut self, from: u64, to: u64) -> Duration {
+    pub(crate) fn seconds(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_secs(self.between(from, to))
     }
 
-    pub(super) fn millis(&mut self, from: u64, to: u64) -> Duration {
+    pub(crate) fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(self.between(from, to))
     }
 
     /// One of them; `None` of none.
-    pub(super) fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
         let most = u64::try_from(all.len()).unwrap_or(u64::MAX).checked_sub(1)?;
         all.get(usize::try_from(self.between(0, most)).ok()?)
     }
 
-    pub(super) fn shuffle<T>(&mut self, all: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
         for last in (1..all.len()).rev() {
             let most = u64::try_from(last).unwrap_or(u64::MAX);
             all.swap(last, usize::try_from(self.between(0, most)).unwrap_or(last));

@@ -4,16 +4,15 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
 use vsphere_simulator::{ClockMode, Simulator, Spec};
 
 use super::Error;
 use super::plan::Plan;
+use super::set_up;
 use crate::cluster::{Cluster, Mode};
 use crate::collector::{Collector, Platform, Settings};
 use crate::database::{Database, Role};
@@ -87,7 +86,7 @@ impl Stage {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../target/drill")
             .join(&plan.cluster);
-        fresh(&directory)?;
+        set_up::fresh(&directory)?;
         let sockets = tempfile::tempdir().map_err(|source| Error::File {
             path: std::env::temp_dir(),
             source,
@@ -96,7 +95,7 @@ impl Stage {
         let url = cluster.start().await?;
         Database::remove(&url, DATABASE).await?;
         let database = Database::create_on(&url, DATABASE).await?;
-        let superuser = config(&url)?;
+        let superuser = set_up::config(&url, DATABASE)?;
         let simulator = Simulator::start(Spec {
             vms: plan.vms,
             hosts: plan.hosts,
@@ -413,9 +412,9 @@ impl Stage {
 
     /// Starts it again; it may listen elsewhere now.
     pub(super) async fn start_database(&mut self) -> Result<(), Error> {
-        self.superuser = config(&self.cluster.start().await?)?;
+        self.superuser = set_up::config(&self.cluster.start().await?, DATABASE)?;
         self.note("database is back");
-        let target = socket(&self.superuser)?;
+        let target = set_up::socket(&self.superuser)?;
         for slot in &self.slots {
             slot.database.set_target(target.clone());
         }
@@ -433,7 +432,7 @@ impl Slot {
         superuser: &Config,
         simulator: &Simulator,
     ) -> Result<Self, Error> {
-        let target = socket(superuser)?;
+        let target = set_up::socket(superuser)?;
         // One over TCP, one over a Unix socket: both are in use.
         let (way, host) = if number == 0 {
             let way = Proxy::tcp(Protocol::Postgres, target)?;
@@ -521,36 +520,6 @@ impl Slot {
             proxy.set_weather(Weather::default());
         }
     }
-}
-
-/// An empty directory.
-fn fresh(directory: &Path) -> Result<(), Error> {
-    let file = |source| Error::File {
-        path: directory.to_owned(),
-        source,
-    };
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file(error)),
-        _ => {}
-    }
-    std::fs::create_dir_all(directory).map_err(file)
-}
-
-fn config(url: &str) -> Result<Config, Error> {
-    let mut config = Config::from_str(url)?;
-    config.dbname(DATABASE);
-    Ok(config)
-}
-
-/// The server's socket.
-fn socket(superuser: &Config) -> Result<Endpoint, Error> {
-    let directory = superuser.get_hosts().iter().find_map(|host| match host {
-        Host::Unix(path) => Some(path),
-        Host::Tcp(_) => None,
-    });
-    Ok(Endpoint::postgres(
-        directory.ok_or(Error::Nothing("socket of the server"))?,
-    ))
 }
 
 /// Now, seven seconds after a sample.
