@@ -40,7 +40,7 @@ drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (
 
 soak: private ## HOURS (2) with two collectors, five platforms, a fault a minute and a long outage of the database; also SEED
 	cargo build --locked --workspace --bins
-	@$(cluster) run soak cargo run --quiet --locked -p virt-collector-support --bin soak -- $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
+	@$(cluster) run soak target/debug/soak $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
 
 deb: ## the Debian package, in target/debian; also DEB_VERSION
 	@tests/support/setup deb
