@@ -25,7 +25,7 @@ private:
 
 demo: private ## simulator, database and collector with live rows, until Ctrl-C or DEMO_SECONDS; also DEMO_VMS, DEMO_HOSTS
 	cargo build --locked --workspace --bins
-	@$(cluster) run demo cargo run --quiet --locked -p virt-collector-support --bin demo
+	@$(cluster) run demo target/debug/demo
 
 test: setup ## all tests, against a private TimescaleDB
 	RUST_TEST_THREADS=$(test_threads) VIRT_TEST_VCSIM=$(vcsim) VIRT_TEST_PROMTOOL=$(promtool) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
@@ -36,11 +36,11 @@ interop: private ## inventory and actions against what pyvmomi reads, the API ag
 
 drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
 	cargo build --locked --workspace --bins
-	@$(cluster) run drill cargo run --quiet --locked -p virt-collector-support --bin drill -- $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
+	@$(cluster) run drill target/debug/drill $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
 
 soak: private ## HOURS (2) with two collectors, five platforms, a fault a minute and a long outage of the database; also SEED
 	cargo build --locked --workspace --bins
-	@$(cluster) run soak cargo run --quiet --locked -p virt-collector-support --bin soak -- $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
+	@$(cluster) run soak target/debug/soak $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
 
 deb: ## the Debian package, in target/debian; also DEB_VERSION
 	@tests/support/setup deb
@@ -56,7 +56,7 @@ deb: ## the Debian package, in target/debian; also DEB_VERSION
 
 package-test: private deb ## install, run, upgrade, remove and purge the package in a Debian of its own, under systemd; needs root
 	@tests/support/setup root
-	cargo build --locked -p vsphere-simulator --bins
+	cargo build --locked --workspace --bins
 	@$(cluster) run package tests/package/run
 
 fuzz: ## mutants of tests/fuzz against every decoder, SECONDS (600) each, all at once; findings go to target/fuzz

@@ -128,7 +128,7 @@ impl fmt::Display for Class {
 /// What the server or the driver said, as one line.
 #[derive(Debug, Clone)]
 pub struct Cause {
-    message: String,
+    message: Box<str>,
     code: Option<SqlState>,
     /// The server has closed the session with it.
     is_fatal: bool,
@@ -160,7 +160,7 @@ impl From<tokio_postgres::Error> for Cause {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(answer) = error.as_db_error() else {
             return Self {
-                message: Chain(&error).to_string(),
+                message: Chain(&error).to_string().into_boxed_str(),
                 code: None,
                 is_fatal: false,
             };
@@ -176,7 +176,7 @@ impl From<tokio_postgres::Error> for Cause {
         let mut message: String = message.split_whitespace().collect::<Vec<_>>().join(" ");
         message.push_str(&format!(" (SQLSTATE {})", answer.code().code()));
         Self {
-            message,
+            message: message.into_boxed_str(),
             code: Some(answer.code().clone()),
             is_fatal: matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic)),
         }
@@ -702,7 +702,7 @@ mod tests {
     #[test]
     fn what_ends_the_session_is_no_fault_of_the_statement_and_of_a_login_what_it_says() {
         let cause = |code, is_fatal| Cause {
-            message: String::new(),
+            message: Box::default(),
             code: Some(SqlState::from_code(code)),
             is_fatal,
         };

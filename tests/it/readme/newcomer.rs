@@ -123,8 +123,8 @@ impl Newcomer {
     }
 
     /// The programs that are typed, first on the path: this one, which finds its configuration where it is here, and
-    /// those of the database that the tests are run with. False where there are none of these.
-    fn programs(&self) -> bool {
+    /// those of the database that the tests are run with. The name of one that there is not.
+    fn programs(&self) -> Result<(), &'static str> {
         let config = self.path("config.toml");
         let own = format!(
             "exec {} \"$@\" --config {}\n",
@@ -146,11 +146,10 @@ impl Newcomer {
             } else if !std::env::split_paths(&std::env::var_os("PATH").unwrap())
                 .any(|on| on.join(program).is_file())
             {
-                println!("not run: there is no {program} on this machine");
-                return false;
+                return Err(program);
             }
         }
-        true
+        Ok(())
     }
 
     /// Types lines into a shell on a terminal, and answers what it asks. What was shown.
@@ -161,7 +160,7 @@ impl Newcomer {
         self.write("typed", 0o600, &typed);
         let mut command = Command::new("timeout");
         command
-            .args(["120", "script", "-qfec", "sh -eu typed", "/dev/null"])
+            .args(["600", "script", "-qfec", "sh -eu typed", "/dev/null"])
             .current_dir(self.directory.path())
             .env("HOME", self.directory.path())
             .env(
@@ -302,7 +301,8 @@ fn converse(mut command: Command) -> (i32, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_of_the_readme_works_when_it_is_typed_in_its_order() {
     let newcomer = Newcomer::new().await;
-    if !newcomer.programs() {
+    if let Err(program) = newcomer.programs() {
+        println!("not run: there is no {program} on this machine");
         return;
     }
     newcomer.configure();

@@ -18,7 +18,7 @@ use super::plan::Plan;
 use super::set_up;
 use crate::cluster::{Cluster, Mode};
 use crate::collector::{Collector, Platform, Settings};
-use crate::database::{Database, Role};
+use crate::database::Database;
 use crate::process::{self, Process, Signal};
 use crate::proxy::{Endpoint, Protocol, Proxy, Weather};
 
@@ -124,24 +124,8 @@ impl Stage {
         })
         .await?;
         let slots = [
-            Slot::prepare(
-                0,
-                &program,
-                &directory,
-                sockets.path(),
-                &database,
-                &superuser,
-                &simulator,
-            )?,
-            Slot::prepare(
-                1,
-                &program,
-                &directory,
-                sockets.path(),
-                &database,
-                &superuser,
-                &simulator,
-            )?,
+            Slot::prepare(0, &program, &directory, sockets.path(), &superuser, &simulator)?,
+            Slot::prepare(1, &program, &directory, sockets.path(), &superuser, &simulator)?,
         ];
         let born = simulator.clock().horizon();
         let mut stage = Self {
@@ -553,7 +537,6 @@ impl Slot {
         program: &Path,
         directory: &Path,
         sockets: &Path,
-        database: &Database,
         superuser: &Config,
         simulator: &Simulator,
     ) -> Result<Self, Error> {
@@ -589,7 +572,7 @@ impl Slot {
         let keys = directory.join("keyring");
         let settings = Settings {
             database: format!("{host} user=virt_writer dbname={DATABASE}"),
-            owner: database.url(Role::Owner),
+            owner: format!("{host} user=virt_owner dbname={DATABASE}"),
             interval: INTERVAL,
             discovery_interval: INTERVAL,
             listen: process::free_address()?,
