@@ -192,6 +192,13 @@ pub async fn hear(database: Database, asked: watch::Sender<u64>, stopping: Cance
             heard = heard => heard,
         };
         if !heard {
+            if listener.take().is_some() {
+                // One after the other may be lost as soon as it is there.
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
             let listening = tokio::select! {
                 () = stopping.cancelled() => return,
                 listening = database.listen_to_operations() => listening,

@@ -200,6 +200,8 @@ impl Registry {
             }
             if listener.as_ref().is_some_and(Listener::is_lost) {
                 listener = None;
+                // One after the other may be lost as soon as it is there.
+                tokio::time::sleep(RETRY).await;
             }
         }
     }
