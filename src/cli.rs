@@ -145,11 +145,36 @@ impl Failure {
 
     fn exit_code(&self) -> ExitCode {
         match self {
+            // It gets better by trying again, which systemd does not do after a wrong configuration.
+            Self::Config(error) if is_shortage(error) => ExitCode::FAILURE,
+            Self::Settings(error) if is_shortage(error.as_ref()) => ExitCode::FAILURE,
             Self::Config(_) | Self::Settings(_) => ExitCode::from(EXIT_CONFIG),
             Self::Usage(_) => ExitCode::from(EXIT_USAGE),
             Self::Other(_) | Self::Told => ExitCode::FAILURE,
         }
     }
+}
+
+/// True where the machine was short of something, or failed, when a file was read: not the configuration's fault, though
+/// it is found when that is read.
+fn is_shortage(error: &(dyn Error + 'static)) -> bool {
+    const EIO: i32 = 5;
+    const EAGAIN: i32 = 11;
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let code = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        if matches!(code, Some(EIO | EAGAIN | ENOMEM | ENFILE | EMFILE | ENOBUFS)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl From<KeyFileError> for Failure {

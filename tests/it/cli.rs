@@ -132,6 +132,44 @@ fn a_failure_that_cannot_be_told_has_its_exit_code_all_the_same() {
 }
 
 #[test]
+fn a_start_that_fails_for_want_of_descriptors_is_one_to_try_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let ca = directory.path().join("ca.pem");
+    let certificate = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
+    std::fs::write(&ca, certificate.cert.pem()).unwrap();
+    let config = format!(
+        "[database]\nurl = \"postgresql://virt_writer@127.0.0.1:1/virt\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [[platform]]\nname = \"lab\"\nhost = \"127.0.0.1\"\nuser = \"u\"\npassword_file = \"p\"\nca_file = {ca:?}\n"
+    );
+    std::fs::write(&path, config).unwrap();
+    std::fs::write(directory.path().join("p"), "p").unwrap();
+    // From one that cannot even read its configuration to one that comes a good deal further.
+    for most in 3..10 {
+        let output = Command::new("sh")
+            .args([
+                "-c",
+                "ulimit -n \"$0\"; exec timeout -s KILL 2 \"$@\"",
+                &most.to_string(),
+            ])
+            .args([
+                env!("CARGO_BIN_EXE_virt-collector"),
+                "run",
+                "--config",
+                path.to_str().unwrap(),
+            ])
+            .output()
+            .unwrap();
+        let text = all(&output);
+        assert_ne!(output.status.code(), Some(78), "{most}: {text}");
+        assert!(!text.contains("panicked"), "{most}: {text}");
+        if text.contains("started") {
+            break;
+        }
+    }
+}
+
+#[test]
 fn wrong_configuration_exits_with_78_and_says_where() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");

@@ -63,6 +63,20 @@ impl Stage {
         Ok(self.client().await?.query_one(sql, &[&PLATFORM]).await?.get(0))
     }
 
+    /// Waits until somebody has taken the platform since the lease had this epoch.
+    pub(super) async fn taken(&self, before: i64) -> Result<(), Error> {
+        process::until("somebody to take the platform", SHOWN, || async {
+            let look = async { Ok::<_, Error>((self.lease().await?.1, self.is_leased().await?)) };
+            match look.await {
+                Ok((epoch, true)) if epoch > before => Ok(()),
+                Ok(seen) => Err(format!("{seen:?}")),
+                Err(error) => Err(process::chain(&error)),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
     /// Waits until the platform's lease is renewed.
     pub(super) async fn renewed(&self) -> Result<(), Error> {
         let until = async || {

@@ -262,8 +262,9 @@ pub(super) async fn connection_killed(stage: &mut Stage, dice: &mut Random) -> R
         let time = short(dice);
         stage.pass(time);
         if dice.chance(60) {
+            let (_, epoch) = stage.lease().await?;
             stage.restart(ending(dice)).await?;
-            stage.ready().await?;
+            stage.taken(epoch).await?;
         }
     }
     stage.stand_by().await?;
