@@ -9,8 +9,8 @@ use super::super::Error;
 use super::super::figures::unmet;
 use super::super::random::Random;
 use super::super::stage::{End, PLATFORM, Stage};
-use super::{ending, met, short};
-use crate::process::Signal;
+use super::{MEET, ending, met, short};
+use crate::process::{self, Signal};
 use crate::proxy::{CommitCut, Weather};
 
 /// A start, the reading of the inventory, a first poll and a back-fill take about this long.
@@ -125,6 +125,13 @@ pub(super) async fn hours_outage(stage: &mut Stage, dice: &mut Random) -> Result
     ))
 }
 
+/// So late roll-ups are waited for.
+const LATEST: Duration = Duration::from_secs(46 * 60);
+
+/// Gaps to be asked for at once, and those that wait.
+const WAITING: &str = "\
+SELECT count(*) FILTER (WHERE ask_after IS NULL), count(ask_after) FROM virt_collection_gap WHERE state = 'open'";
+
 /// Roll-ups of one VM that were not there yet when the collector returned.
 const LATE_ROLLUPS: &str = "\
 SELECT count(*) FROM virt_vm_metrics AS sample JOIN virt_vm AS vm USING (vm_id) \
@@ -137,7 +144,7 @@ pub(super) async fn late_rollups(stage: &mut Stage, dice: &mut Random) -> Result
     let minutes = if dice.chance(50) { 15 } else { 40 };
     let late = Duration::from_secs(60 * minutes);
     let outage = dice.seconds(90 * 60, 4 * 3_600);
-    let rest = dice.seconds(60, 60 * (minutes - 11));
+    let rest = dice.seconds(3 * 60, 60 * (minutes - 11));
     let after = dice.millis(0, 2_000);
     let world = stage.simulator.world().clone();
     let vm = dice
@@ -155,9 +162,19 @@ pub(super) async fn late_rollups(stage: &mut Stage, dice: &mut Random) -> Result
     stage.start().await?;
     tokio::time::sleep(after).await;
     stage.restart(ending(dice)).await?;
-    stage.recovered().await?;
-    // What was late then has come, and is asked for no more.
-    stage.pass(late);
+    stage.others_are_stored(&[]).await?;
+    let this = &*stage;
+    process::until("a gap to wait for roll-ups", MEET, || async move {
+        let client = this.client().await.map_err(|error| process::chain(&error))?;
+        let row = client.query_one(WAITING, &[]).await;
+        let row = row.map_err(|error| process::chain(&error))?;
+        match (row.get(0), row.get(1)) {
+            (0_i64, 1_i64..) => Ok(()),
+            (asked, waiting) => Err(format!("{asked} gaps to be asked for, {waiting} that wait")),
+        }
+    })
+    .await?;
+    stage.pass(LATEST);
     stage.recovered().await?;
     world.delay_rollups(Duration::ZERO);
     let seconds = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64();
