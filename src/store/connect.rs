@@ -215,9 +215,11 @@ impl Settings {
         purpose: &str,
         listening: Option<Arc<Notify>>,
     ) -> Result<Session, tokio_postgres::Error> {
-        self.servers
-            .connect(|config| self.login_to(config, purpose, listening.clone()))
-            .await
+        // Large, and rare: not a part of every future that may connect.
+        let connecting = self
+            .servers
+            .connect(|config| self.login_to(config, purpose, listening.clone()));
+        Box::pin(connecting).await
     }
 
     async fn login_to(
