@@ -684,8 +684,8 @@ impl State {
 
     /// Whether the server knows of an entity already.
     pub(crate) fn is_loaded(&self, index: usize) -> bool {
-        let place = mix(self.spec.seed ^ u64::try_from(index).unwrap_or_default()) % 100;
-        place < u64::from(self.loaded)
+        let place = || mix(self.spec.seed ^ u64::try_from(index).unwrap_or_default()) % 100;
+        self.loaded >= 100 || place() < u64::from(self.loaded)
     }
 
     fn moref(&self, index: usize) -> String {

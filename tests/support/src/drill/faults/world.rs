@@ -285,18 +285,21 @@ pub(super) async fn clock_back(stage: &mut Stage, dice: &mut Random) -> Result<S
 
 /// The vCenter's clock and the collector's are apart, and by another amount from now on.
 pub(super) async fn clock_skew(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    /// From the call to the look at the metric, on a busy machine.
-    const SLACK: f64 = 15.0;
+    /// From the call to the answer.
+    const SLACK: f64 = 2.0;
     let by = i64::try_from(dice.between(60, 600)).unwrap_or(0);
     let by = if dice.chance(50) { by } else { -by };
     stage.step(by * MICROS);
+    let began = jiff::Timestamp::now();
     let when = provoke(stage, dice).await?;
+    let clock = stage.simulator.clock().clone();
     #[expect(clippy::cast_precision_loss, reason = "hours at most")]
-    let skew = (stage.simulator.clock().now() - jiff::Timestamp::now().as_microsecond()) as f64 / 1e6;
-    // The clock of the vCenter stands still meanwhile, the collector's goes on.
+    let against = move |time: jiff::Timestamp| (clock.now() - time.as_microsecond()) as f64 / 1e6;
+    let skew = against(began);
+    // The clock of the vCenter stands still meanwhile, the collector's goes on until its poll.
     stage
-        .until_figure("virt_collector_platform_clock_skew_seconds", &[], |told| {
-            (told - skew).abs() < SLACK
+        .until_figure("virt_collector_platform_clock_skew_seconds", &[], move |told| {
+            told < skew + SLACK && told > against(jiff::Timestamp::now()) - SLACK
         })
         .await?;
     let newest: i64 = stage.client().await?.query_one(NEWEST_OF_ALL, &[]).await?.get(0);
