@@ -182,10 +182,10 @@ impl Kind {
     /// All of them; a line each, so that it reads as a table.
     #[rustfmt::skip]
     const TABLE: &'static [Fault] = &[
-        Fault::new(Self::Kill, 68, "kill", &[1], "the next one continues where this one committed"),
-        Fault::new(Self::CommitCut, 33, "commit-cut", &[9], "whether the COMMIT counts is asked, not guessed: no row twice, none missing"),
-        Fault::new(Self::Session, 22, "session", &[12], "one log-in for each expiry, no poll lost"),
-        Fault::new(Self::Truncated, 22, "truncated", &[15], "no part of an answer is taken for a whole"),
+        Fault::new(Self::Kill, 60, "kill", &[1], "the next one continues where this one committed"),
+        Fault::new(Self::CommitCut, 31, "commit-cut", &[9], "whether the COMMIT counts is asked, not guessed: no row twice, none missing"),
+        Fault::new(Self::Session, 21, "session", &[12], "one log-in for each expiry, no poll lost"),
+        Fault::new(Self::Truncated, 21, "truncated", &[15], "no part of an answer is taken for a whole"),
         Fault::new(Self::RestartFast, 5, "restart-fast", &[3], "the process goes on"),
         Fault::new(Self::RestartImmediate, 6, "restart-immediate", &[3], "the process goes on, also after a crash in place, and with synchronous_commit = off"),
         Fault::new(Self::Lease, 11, "lease", &[27, 28], "another takes over within TTL + 10 s; the old one commits nothing"),
