@@ -6,6 +6,7 @@
 vcsim := $(or $(VIRT_TEST_VCSIM),$(CURDIR)/target/setup/bin/vcsim)
 promtool := $(or $(VIRT_TEST_PROMTOOL),$(CURDIR)/target/setup/bin/promtool)
 cluster := tests/support/cluster
+bin := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for the two they talk to, not for a core.
 test_threads := $(or $(RUST_TEST_THREADS),6)
 # Runs a command against a private cluster, which stops with it, also after Ctrl-C.
@@ -25,7 +26,7 @@ private:
 
 demo: private ## simulator, database and collector with live rows, until Ctrl-C or DEMO_SECONDS; also DEMO_VMS, DEMO_HOSTS
 	cargo build --locked --workspace --bins
-	@$(cluster) run demo target/debug/demo
+	@$(cluster) run demo $(bin)/demo
 
 test: setup ## all tests, against a private TimescaleDB
 	RUST_TEST_THREADS=$(test_threads) VIRT_TEST_VCSIM=$(vcsim) VIRT_TEST_PROMTOOL=$(promtool) $(with_database) cargo test --workspace --locked $(if $(VIRT_TEST_DATABASE_URL),-- --skip drill::)
@@ -36,11 +37,11 @@ interop: private ## inventory and actions against what pyvmomi reads, the API ag
 
 drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
 	cargo build --locked --workspace --bins
-	@$(cluster) run drill target/debug/drill $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
+	@$(cluster) run drill $(bin)/drill $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
 
 soak: private ## HOURS (2) with two collectors, five platforms, a fault a minute and a long outage of the database; also SEED
 	cargo build --locked --workspace --bins
-	@$(cluster) run soak target/debug/soak $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
+	@$(cluster) run soak $(bin)/soak $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
 
 deb: ## the Debian package, in target/debian; also DEB_VERSION
 	@tests/support/setup deb
