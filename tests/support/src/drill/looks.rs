@@ -9,8 +9,8 @@ use crate::process::{self, Signal};
 /// For a status to show, which follows a poll or a back-off of half a minute.
 const SHOWN: Duration = Duration::from_secs(90);
 
-/// How long a lease is good.
-const LEASE: Duration = Duration::from_secs(30);
+/// For a renewal, which is due every 10 s, on a machine that others use too.
+const RENEWED: Duration = Duration::from_secs(60);
 
 impl Stage {
     /// Waits until the holder is READY.
@@ -85,7 +85,7 @@ impl Stage {
             Ok::<String, Error>(row.get(0))
         };
         let before = until().await?;
-        process::until("the lease to be renewed", LEASE, || async {
+        process::until("the lease to be renewed", RENEWED, || async {
             match until().await {
                 Ok(now) if now > before => Ok(()),
                 Ok(now) => Err(now),
