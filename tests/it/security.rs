@@ -1,5 +1,6 @@
 //! What somebody can do who has one thing in hand: an account of the database, a name on a platform, an account on the
 //! machine. With the real program and the real database.
+#![expect(clippy::disallowed_methods, reason = "helpers of tests have no supervisor")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -229,7 +230,7 @@ async fn whoever_writes_the_database_has_no_password_sent_to_a_server_of_their_o
         Simulator::start(small()).await.unwrap(),
     );
     let (user, password) = own.credentials();
-    write_password(&house.path("password"), &password);
+    write_password(&house.path("password"), password);
     house.well("key init").await;
     let (port, other) = (own.addr().port(), evil.addr().port());
     house

@@ -174,8 +174,8 @@ async fn a_key_is_replaced_without_a_password_being_lost_or_shown() {
         .iter()
         .zip(["geheim-berlin", "geheim-munich-2"])
     {
-        let place = Place::password_of(credential.platform.0);
-        assert_eq!(ring.open(place, &credential.sealed).unwrap().expose(), password);
+        let opened = ring.open(credential.place, &credential.sealed).unwrap();
+        assert_eq!(opened.expose(), password);
     }
     let keys = made + &std::fs::read_to_string(operator.ring()).unwrap();
     let keys = keys.split_whitespace().filter(|word| word.len() == 64);
@@ -214,7 +214,7 @@ async fn a_password_that_does_not_open_is_named_with_its_reason_and_no_other_is(
         (
             "moved",
             "FAILED",
-            "it was sealed for another platform, or is damaged",
+            "it was sealed for another platform or another server, or is damaged",
         ),
         ("short", "FAILED", "cut short, 20 bytes are left"),
         ("strange", "FAILED", "which the key ring does not have"),
