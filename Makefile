@@ -35,7 +35,7 @@ interop: private ## inventory and actions against what pyvmomi reads, the API ag
 	cargo build --locked --workspace --bins
 	VIRT_TEST_VCSIM=$(vcsim) $(cluster) run interop tests/interop/run
 
-drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (200), ONLY (kill=60,lease=10)
+drill: private ## hundreds of faults, the oracle after each; also SEED, FAULTS (300), ONLY (kill=60,lease=10)
 	cargo build --locked --workspace --bins
 	@$(cluster) run drill $(bin)/drill $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(ONLY),--only $(ONLY))
 

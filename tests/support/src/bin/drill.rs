@@ -18,7 +18,7 @@ struct Arguments {
     #[arg(long)]
     seed: Option<u64>,
     /// How many faults
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 300)]
     faults: u32,
     /// Only these, such as `kill=60,lease=10`, instead of all kinds
     #[arg(long, value_parser = counts)]
