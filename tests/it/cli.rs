@@ -5,6 +5,7 @@ mod shipped;
 pub(crate) mod status;
 mod upkeep;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -140,10 +141,12 @@ fn a_start_that_fails_for_want_of_descriptors_is_one_to_try_again() {
     std::fs::write(&ca, certificate.cert.pem()).unwrap();
     let config = format!(
         "[database]\nurl = \"postgresql://virt_writer@127.0.0.1:1/virt\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [[platform]]\nname = \"lab\"\nhost = \"127.0.0.1\"\nuser = \"u\"\npassword_file = \"p\"\nca_file = {ca:?}\n"
+         [[platform]]\nname = \"lab\"\ntype = \"vcenter\"\nhost = \"127.0.0.1\"\nuser = \"u\"\npassword_file = \"p\"\nca_file = {ca:?}\n"
     );
     std::fs::write(&path, config).unwrap();
-    std::fs::write(directory.path().join("p"), "p").unwrap();
+    let password = directory.path().join("p");
+    std::fs::write(&password, "p").unwrap();
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
     // From one that cannot even read its configuration to one that comes a good deal further.
     for most in 3..10 {
         let output = Command::new("sh")

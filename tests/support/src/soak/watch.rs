@@ -22,7 +22,7 @@ pub struct Slope {
     pub descriptors_max: u64,
     /// Age of the newest sample of the platform that was furthest behind, s: half of the looks saw less.
     pub lag_median: u64,
-    /// The highest, outside of the outage.
+    /// The highest while the database was there, the first looks behind the outage included.
     pub lag_max: u64,
     /// Looks behind it.
     pub looks: usize,
@@ -146,7 +146,7 @@ pub(super) fn slope(looks: &[Look], warm_up: Duration) -> Slope {
     lags.sort_unstable();
     Slope {
         memory: steep(&|look| Some(mib(first(look)?.memory_kib))),
-        // While the database is away there are fewer of both.
+        // While the database is away nobody holds a platform, and there are fewer of all three.
         descriptors: all()
             .any(|usage| usage.descriptors.is_some())
             .then(|| steep(&|look| look.stored.and(first(look))?.descriptors.map(number))),
@@ -155,7 +155,7 @@ pub(super) fn slope(looks: &[Look], warm_up: Duration) -> Slope {
                 .and_then(|stored| u64::try_from(stored.sessions).ok())
                 .map(number)
         }),
-        vcenter_sessions: steep(&|look| Some(number(look.vcenter_sessions))),
+        vcenter_sessions: steep(&|look| look.stored.map(|_| number(look.vcenter_sessions))),
         memory_max: all().map(|usage| mib(usage.memory_kib)).fold(0.0, f64::max),
         descriptors_max: all()
             .filter_map(|usage| usage.descriptors)
