@@ -3,6 +3,8 @@
 use super::*;
 use virt_collector::store::registry::Address;
 
+use crate::wait::until;
+
 /// Values at the edges of each type, by what the database must then hold.
 fn edges(sql_type: SqlType) -> Vec<(Cell, Option<f64>)> {
     let value = |value: f64| (Cell::new(value), Some(value));
@@ -491,12 +493,16 @@ async fn a_write_that_is_dropped_half_way_stores_nothing_and_makes_the_writer_un
         .await
         .unwrap();
     let samples = flush(vec![window_of(platform.vms[0], [0], 1.0)]);
-    let write = platform.writer.write(&platform.lease, &samples);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(300), write)
-            .await
-            .is_err()
-    );
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'virt_vm_metrics'::regclass \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let half_way = until("the COPY waits", async || match platform.fixture.number(waits).await {
+        0 => Err("nobody waits".to_owned()),
+        _ => Ok(()),
+    });
+    tokio::select! {
+        written = platform.writer.write(&platform.lease, &samples) => panic!("{written:?}"),
+        () = half_way => {}
+    }
     assert!(!platform.writer.is_usable());
     platform.writer = platform.store.writer().await.unwrap();
     platform.fixture.sql.batch_execute("COMMIT").await.unwrap();

@@ -3,6 +3,8 @@
 use super::*;
 use virt_collector::store::registry::Address;
 
+use crate::wait::until;
+
 #[tokio::test]
 async fn a_lease_is_taken_once_renewed_and_given_up() {
     let fixture = Fixture::new().await;
@@ -107,13 +109,13 @@ async fn the_fence_refuses_every_write_of_a_deposed_owner_and_of_a_lease_that_ra
     let idle =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
     // The server hears of a closed connection a moment later.
-    for _ in 0..50 {
-        if platform.fixture.number(idle).await == 0 {
-            break;
+    until("no transaction stands open", async || {
+        match platform.fixture.number(idle).await {
+            0 => Ok(()),
+            n => Err(n.to_string()),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(platform.fixture.number(idle).await, 0);
+    })
+    .await;
     assert!(platform.writer.is_usable());
     for result in every_write(&mut platform, &taken).await.into_iter().take(2) {
         result.unwrap();
