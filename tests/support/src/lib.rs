@@ -10,6 +10,7 @@
 //! | [`database`] | a fresh database with the three roles, gone afterwards |
 //! | [`cluster`] | starts and stops private TimescaleDB clusters |
 //! | [`process`] | runs the real programs, waits for them, signals and kills them |
+//! | [`program`] | how the programs of this package print and end |
 //! | [`collector`] | a configured `virt-collector` on top of that |
 //! | [`proxy`] | a fault proxy between two programs |
 //! | [`fuzz`] | mutants of a corpus against what must stand them |
@@ -33,6 +34,7 @@ pub mod grafana;
 pub mod loader;
 pub mod oracle;
 pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod soak;
 pub mod truth;

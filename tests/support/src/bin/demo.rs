@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use support::collector::{Collector, Platform, Settings, Trust};
 use support::database::{self, Database, Role};
 use support::oracle::{self, Verdict};
 use support::process::{self, Process, chain};
+use support::program::{fail, say};
 use support::truth;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
@@ -120,20 +121,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            // Nobody is left to be told if this fails.
-            writeln!(std::io::stderr(), "demo: {}", chain(&error)).unwrap_or_default();
-            ExitCode::FAILURE
-        }
+        Err(error) => fail("demo", chain(&error)),
     }
-}
-
-/// Prints a line. A reader who went away is no reason to leave processes behind.
-fn say(line: impl fmt::Display) {
-    let mut out = std::io::stdout();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .unwrap_or_default();
 }
 
 /// What the environment asks for.

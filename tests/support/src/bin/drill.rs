@@ -1,18 +1,19 @@
 //! `make drill`: faults by the hundred, and the oracle after each.
 //!
-//! Owns: the command line and the printing. What happens is [`support::drill`]'s.
+//! Owns: the command line. What happens is [`support::drill`]'s.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
 use support::drill::{self, Kind, Plan};
-use support::process::chain;
+use support::program::{self, fail, say};
+
+const NAME: &str = "drill";
 
 /// Runs the real collector against a real database and a simulated vCenter, with faults between them, and compares
 /// every row after each.
 #[derive(Debug, Parser)]
-#[command(name = "drill")]
+#[command(name = NAME)]
 struct Arguments {
     /// Root of everything that is left to chance; the same seed, the same faults
     #[arg(long)]
@@ -62,34 +63,18 @@ fn main() -> ExitCode {
         Kind::all().for_each(|kind| say(described(kind)));
         return ExitCode::SUCCESS;
     }
-    // Different for each process: the hasher's keys are random.
-    let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) % 1_000_000;
-    let seed = seed.unwrap_or_else(random);
+    let seed = seed.unwrap_or_else(program::random_seed);
     let plan = match only {
         Some(counts) => Plan::with(seed, &cluster, counts.to_vec()),
         None => Plan::of(seed, &cluster, faults),
     };
     say(format!("drill: SEED={seed}, {} faults", plan.faults()));
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| {
-            runtime
-                .block_on(drill::run(&plan, &mut say))
-                .map_err(|error| chain(&error))
-        });
-    match outcome {
+    match program::run(drill::run(&plan, &mut |line| say(line))) {
         Ok(report) => {
-            say(report.to_string());
+            say(report);
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            // Nobody is left to be told if this fails.
-            writeln!(std::io::stderr(), "drill: {error}").unwrap_or_default();
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(NAME, error),
     }
 }
 
@@ -98,12 +83,4 @@ fn described(kind: Kind) -> String {
     let (rows, pass) = kind.criterion();
     let rows: Vec<String> = rows.iter().map(u8::to_string).collect();
     format!("{:<20} {:<8} {pass}", kind.word(), rows.join(", "))
-}
-
-/// Prints a line. A reader who went away is no reason to leave processes behind.
-fn say(line: String) {
-    let mut out = std::io::stdout();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .unwrap_or_default();
 }
