@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `plan` | which faults, how often, in which order |
 //! | `random` | dice from the seed |
-//! | `set_up` | what every stage begins with: an empty directory, the way to the server |
+//! | `set_up` | what every stage stands on: a server with an empty database, directories |
 //! | `stage` | database, vCenter, proxies, collectors, and their comings and goings |
 //! | `machine` | what the kernel knows of a process and does to it: descriptors, memory, name spaces |
 //! | `looks` | what can be seen of a collector from outside |
@@ -46,12 +46,13 @@ mod looks;
 mod machine;
 mod plan;
 mod random;
-pub(crate) mod set_up;
+mod set_up;
 mod stage;
 mod standby;
 
 pub use plan::{Kind, Plan};
 pub(crate) use random::Random;
+pub(crate) use set_up::Ground;
 
 use stage::Stage;
 
@@ -250,7 +251,7 @@ pub async fn run(plan: &Plan, say: &mut (dyn FnMut(String) + Send)) -> Result<Re
     let mut stage = Stage::set(plan).await?;
     let outcome = play(plan, &mut stage, say).await;
     if outcome.is_err() {
-        stage.keep_database();
+        stage.ground.keep_database();
     }
     let cleared = stage.clear().await;
     let report = outcome?;

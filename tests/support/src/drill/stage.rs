@@ -4,21 +4,20 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 use vsphere_simulator::{ClockMode, Simulator, Spec};
 
 use super::Error;
 use super::machine::Systemd;
 use super::plan::Plan;
-use super::set_up;
+use super::set_up::{self, Ground};
 use crate::cluster::{Cluster, Mode};
 use crate::collector::{Collector, Platform, Settings};
-use crate::database::Database;
 use crate::process::{self, Process, Signal};
 use crate::proxy::{Endpoint, Protocol, Proxy, Weather};
 
@@ -62,19 +61,14 @@ pub(super) struct Slot {
 /// Everything that runs.
 #[derive(Debug)]
 pub(super) struct Stage {
-    name: String,
-    /// The server that takes writes; they change places in a fail-over.
-    pub(super) cluster: Cluster,
-    pub(super) superuser: Config,
-    /// The other one; it runs only while a fault needs it.
+    /// With the server that takes writes.
+    pub(super) ground: Ground,
+    /// The other one, which changes places with it in a fail-over; it runs only while a fault needs it.
     pub(super) spare: Cluster,
-    database: Option<Database>,
     pub(super) simulator: Simulator,
     pub(super) slots: [Slot; 2],
     /// The one that holds, or is to hold, the lease.
     holder: usize,
-    directory: PathBuf,
-    _sockets: tempfile::TempDir,
     /// Time of the vCenter that passed while something was away.
     away: Vec<Range<i64>>,
     born: i64,
@@ -101,20 +95,7 @@ pub(super) enum End {
 
 impl Stage {
     pub(super) async fn set(plan: &Plan) -> Result<Self, Error> {
-        let program = process::find("virt-collector")?;
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../target/drill")
-            .join(&plan.cluster);
-        set_up::fresh(&directory)?;
-        let sockets = tempfile::tempdir().map_err(|source| Error::File {
-            path: std::env::temp_dir(),
-            source,
-        })?;
-        let cluster = Cluster::named(&plan.cluster);
-        let url = cluster.start().await?;
-        Database::remove(&url, DATABASE).await?;
-        let database = Database::create_on(&url, DATABASE).await?;
-        let superuser = set_up::config(&url, DATABASE)?;
+        let ground = Ground::prepare("drill", &plan.cluster, DATABASE).await?;
         let simulator = Simulator::start(Spec {
             vms: plan.vms,
             hosts: plan.hosts,
@@ -124,21 +105,16 @@ impl Stage {
         })
         .await?;
         let slots = [
-            Slot::prepare(0, &program, &directory, sockets.path(), &superuser, &simulator)?,
-            Slot::prepare(1, &program, &directory, sockets.path(), &superuser, &simulator)?,
+            Slot::prepare(0, &ground, &simulator)?,
+            Slot::prepare(1, &ground, &simulator)?,
         ];
         let born = simulator.clock().horizon();
         let mut stage = Self {
-            name: plan.cluster.clone(),
             spare: Cluster::named(&format!("{}-b", plan.cluster)),
-            cluster,
-            superuser,
-            database: Some(database),
+            ground,
             simulator,
             slots,
             holder: 0,
-            directory,
-            _sockets: sockets,
             away: Vec::new(),
             born,
             takeover_max: Duration::ZERO,
@@ -163,34 +139,17 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Ends what runs; the server too, unless whoever started this drill has started it and will stop it. A kept
-    /// database is there again at the next start of the server.
+    /// Ends what runs.
     pub(super) async fn clear(mut self) -> Result<(), Error> {
         for slot in &mut self.slots {
             slot.collector.kill().await?;
         }
-        if let Some(mut database) = self.database.take() {
-            // The server may be at another place by now than where the database was created.
-            database.keep();
-            Database::remove(&self.cluster.start().await?, DATABASE).await?;
-        }
         self.spare.stop(Mode::Immediate).await?;
-        let is_first = self.cluster.name() == self.name;
-        if is_first && std::env::var("VIRT_CLUSTER").is_ok_and(|name| name == self.name) {
-            return Ok(());
-        }
-        Ok(self.cluster.stop(Mode::Fast).await?)
-    }
-
-    /// Leaves the database for somebody to look at.
-    pub(super) fn keep_database(&mut self) {
-        if let Some(mut database) = self.database.take() {
-            database.keep();
-        }
+        self.ground.clear().await
     }
 
     pub(super) fn directory(&self) -> &Path {
-        &self.directory
+        &self.ground.directory
     }
 
     pub(super) const fn takeover_max(&self) -> Duration {
@@ -504,26 +463,23 @@ impl Stage {
 
     /// A superuser's connection, past the proxies.
     pub(super) async fn client(&self) -> Result<Client, Error> {
-        let (client, connection) = self.superuser.connect(NoTls).await?;
-        drop(tokio::spawn(connection));
-        Ok(client)
+        self.ground.client().await
     }
 
     pub(super) async fn restart_database(&mut self, mode: Mode) -> Result<(), Error> {
         self.note(format!("database restarts: {mode:?}"));
-        Ok(self.cluster.restart(mode).await?)
+        Ok(self.ground.cluster.restart(mode).await?)
     }
 
     pub(super) async fn stop_database(&mut self, mode: Mode) -> Result<(), Error> {
         self.note(format!("database stops: {mode:?}"));
-        Ok(self.cluster.stop(mode).await?)
+        Ok(self.ground.cluster.stop(mode).await?)
     }
 
     /// Starts it again; it may listen elsewhere now.
     pub(super) async fn start_database(&mut self) -> Result<(), Error> {
-        self.superuser = set_up::config(&self.cluster.start().await?, DATABASE)?;
+        let target = self.ground.start().await?;
         self.note("database is back");
-        let target = set_up::socket(&self.superuser)?;
         for slot in &self.slots {
             slot.database.set_target(target.clone());
         }
@@ -532,15 +488,8 @@ impl Stage {
 }
 
 impl Slot {
-    fn prepare(
-        number: usize,
-        program: &Path,
-        directory: &Path,
-        sockets: &Path,
-        superuser: &Config,
-        simulator: &Simulator,
-    ) -> Result<Self, Error> {
-        let target = set_up::socket(superuser)?;
+    fn prepare(number: usize, ground: &Ground, simulator: &Simulator) -> Result<Self, Error> {
+        let target = ground.socket()?;
         // One over TCP, one over a Unix socket: both are in use.
         // Both name two servers, as where there is a standby.
         let (way, spare, host) = if number == 0 {
@@ -552,7 +501,7 @@ impl Slot {
             let ports = format!("{},{}", port(&way)?, port(&spare)?);
             (way, spare, format!("host=127.0.0.1,127.0.0.1 port={ports}"))
         } else {
-            let [first, second] = ["a", "b"].map(|name| sockets.join(name));
+            let [first, second] = ["a", "b"].map(|name| ground.sockets().join(name));
             for directory in [&first, &second] {
                 set_up::fresh(directory)?;
             }
@@ -569,7 +518,7 @@ impl Slot {
             ..Platform::simulated(PLATFORM, simulator)
         };
         let api = process::free_address()?;
-        let keys = directory.join("keyring");
+        let keys = ground.directory.join("keyring");
         let settings = Settings {
             database: format!("{host} user=virt_writer dbname={DATABASE}"),
             owner: format!("{host} user=virt_owner dbname={DATABASE}"),
@@ -584,14 +533,14 @@ impl Slot {
             ),
             platforms: vec![platform],
         };
-        let files = directory.join(format!("collector-{number}"));
+        let files = ground.directory.join(format!("collector-{number}"));
         Ok(Self {
-            collector: Collector::prepare(program, &files, &settings)?,
+            collector: Collector::prepare(&ground.program, &files, &settings)?,
             database: way,
             spare,
             vcenter,
             api,
-            systemd: Systemd::new(sockets, number),
+            systemd: Systemd::new(ground.sockets(), number),
             running: false,
         })
     }

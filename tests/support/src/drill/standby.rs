@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
 use super::Error;
 use super::set_up;
@@ -30,9 +30,7 @@ pub(super) struct Standby(Config);
 
 impl Standby {
     async fn client(&self) -> Result<Client, Error> {
-        let (client, connection) = self.0.connect(NoTls).await?;
-        drop(tokio::spawn(connection));
-        Ok(client)
+        set_up::connect(&self.0).await
     }
 }
 
@@ -43,7 +41,7 @@ async fn rows(client: &Client) -> Result<i64, Error> {
 impl Stage {
     /// Makes the other server a streaming standby that has all that is committed, and opens the way to it.
     pub(super) async fn follow(&mut self) -> Result<Standby, Error> {
-        let url = self.spare.follow(&self.cluster).await?;
+        let url = self.spare.follow(&self.ground.cluster).await?;
         let standby = Standby(set_up::config(&url, DATABASE)?);
         let there = standby.client().await?;
         let now: String = self
@@ -103,13 +101,13 @@ impl Stage {
     pub(super) async fn fail_over(&mut self, standby: Standby, pause: Duration) -> Result<i64, Error> {
         let had = rows(&self.client().await?).await?;
         self.note("the primary ends");
-        self.cluster.stop(Mode::Immediate).await?;
+        self.ground.cluster.stop(Mode::Immediate).await?;
         let kept = rows(&standby.client().await?).await?;
         tokio::time::sleep(pause).await;
         self.spare.promote().await?;
         self.note("the standby is promoted");
-        std::mem::swap(&mut self.cluster, &mut self.spare);
-        self.superuser = standby.0;
+        std::mem::swap(&mut self.ground.cluster, &mut self.spare);
+        self.ground.superuser = standby.0;
         for slot in &mut self.slots {
             std::mem::swap(&mut slot.database, &mut slot.spare);
             slot.spare.refuse(true);
@@ -137,7 +135,7 @@ impl Stage {
 
     /// Leads those who think that they reach the primary to the other server, or back.
     pub(super) fn lead_astray(&mut self, standby: Option<&Standby>) -> Result<(), Error> {
-        let target = set_up::socket(standby.map_or(&self.superuser, |standby| &standby.0))?;
+        let target = set_up::socket(standby.map_or(&self.ground.superuser, |standby| &standby.0))?;
         for slot in &self.slots {
             slot.database.set_target(target.clone());
             slot.database.reset_all();

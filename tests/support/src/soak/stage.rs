@@ -4,19 +4,17 @@
 
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 use vsphere_simulator::{HostLink, Simulator, Spec};
 
 use super::watch::{self, Look, Slope, Stored, Usage};
 use super::{Plan, Report};
-use crate::cluster::{Cluster, Mode};
+use crate::cluster::Mode;
 use crate::collector::{Collector, Platform, Settings};
-use crate::database::{Database, Role};
-use crate::drill::{Error, set_up};
+use crate::drill::{Error, Ground};
 use crate::oracle::rollups::Rollups;
 use crate::oracle::{self, Verdict};
 use crate::process::{self, Process, Signal};
@@ -83,15 +81,10 @@ pub(super) struct Node {
 /// Everything that runs.
 pub(super) struct Stage<'a> {
     say: &'a mut (dyn FnMut(String) + Send + Sync),
-    cluster: Cluster,
-    name: String,
-    superuser: Config,
-    database: Option<Database>,
+    ground: Ground,
     pub(super) sites: Vec<Site>,
     /// The first lives throughout.
     pub(super) nodes: [Node; 2],
-    _sockets: tempfile::TempDir,
-    directory: PathBuf,
     began: Instant,
     born: i64,
     /// The outage, in the machine's time.
@@ -106,20 +99,7 @@ impl<'a> Stage<'a> {
         plan: &Plan,
         say: &'a mut (dyn FnMut(String) + Send + Sync),
     ) -> Result<Self, Error> {
-        let program = process::find("virt-collector")?;
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../target/soak")
-            .join(&plan.cluster);
-        set_up::fresh(&directory)?;
-        let sockets = tempfile::tempdir().map_err(|source| Error::File {
-            path: std::env::temp_dir(),
-            source,
-        })?;
-        let cluster = Cluster::named(&plan.cluster);
-        let url = cluster.start().await?;
-        Database::remove(&url, DATABASE).await?;
-        let database = Database::create_on(&url, DATABASE).await?;
-        let superuser = set_up::config(&url, DATABASE)?;
+        let ground = Ground::prepare("soak", &plan.cluster, DATABASE).await?;
         let mut sites = Vec::new();
         for number in 1..=5_u64 {
             // Four vCenters and a host without one.
@@ -142,7 +122,7 @@ impl<'a> Stage<'a> {
                 .collect::<Result<Vec<_>, _>>()?;
             let settings = Settings {
                 database: format!("{host} user=virt_writer dbname={DATABASE}"),
-                owner: database.url(Role::Owner),
+                owner: ground.owner(),
                 interval: INTERVAL,
                 discovery_interval: DISCOVERY,
                 listen: process::free_address()?,
@@ -159,34 +139,29 @@ impl<'a> Stage<'a> {
                     })
                     .collect::<Result<_, Error>>()?,
             };
-            let files = directory.join(format!("collector-{number}"));
+            let files = ground.directory.join(format!("collector-{number}"));
             Ok::<_, Error>(Node {
-                collector: Collector::prepare(&program, &files, &settings)?,
+                collector: Collector::prepare(&ground.program, &files, &settings)?,
                 database: database_way,
                 platforms,
             })
         };
         // One over TCP, one over a Unix socket: both are in use.
-        let server = set_up::socket(&superuser)?;
+        let server = ground.socket()?;
         let tcp = Proxy::tcp(Protocol::Postgres, server.clone())?;
         let port = tcp.address().ok_or(Error::Nothing("port"))?.port();
-        let unix = Proxy::unix(sockets.path(), server)?;
+        let unix = Proxy::unix(ground.sockets(), server)?;
         let nodes = [
             node(0, tcp, format!("host=127.0.0.1 port={port}"))?,
-            node(1, unix, format!("host={}", sockets.path().display()))?,
+            node(1, unix, format!("host={}", ground.sockets().display()))?,
         ];
         let born = now();
         let began = Instant::now();
         let mut stage = Self {
             say,
-            cluster,
-            name: plan.cluster.clone(),
-            superuser,
-            database: Some(database),
+            ground,
             sites,
             nodes,
-            _sockets: sockets,
-            directory,
             began,
             born,
             outage: None,
@@ -204,28 +179,17 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
-    /// Ends what runs; the server too, unless whoever started this soak has started it and will stop it.
+    /// Ends what runs.
     pub(super) async fn clear(mut self, keep: bool) -> Result<(), Error> {
         for node in &mut self.nodes {
             node.collector.kill().await?;
         }
-        if let Some(mut database) = self.database.take() {
-            // The server may be at another place by now than where the database was created.
-            database.keep();
-            let url = self.cluster.start().await?;
-            if keep {
-                self.say(format!(
-                    "kept: database {DATABASE}, logs {}",
-                    self.directory.display()
-                ));
-            } else {
-                Database::remove(&url, DATABASE).await?;
-            }
+        if keep {
+            self.ground.keep_database();
+            let logs = self.ground.directory.display();
+            (self.say)(format!("kept: database {DATABASE}, logs {logs}"));
         }
-        if std::env::var("VIRT_CLUSTER").is_ok_and(|name| name == self.name) {
-            return Ok(());
-        }
-        Ok(self.cluster.stop(Mode::Fast).await?)
+        self.ground.clear().await
     }
 
     pub(super) fn say(&mut self, line: String) {
@@ -398,26 +362,23 @@ impl<'a> Stage<'a> {
 
     /// A superuser's connection, past the proxies.
     pub(super) async fn client(&self) -> Result<Client, Error> {
-        let (client, connection) = self.superuser.connect(NoTls).await?;
-        drop(tokio::spawn(connection));
-        Ok(client)
+        self.ground.client().await
     }
 
     pub(super) async fn restart_database(&mut self, mode: Mode) -> Result<(), Error> {
-        Ok(self.cluster.restart(mode).await?)
+        Ok(self.ground.cluster.restart(mode).await?)
     }
 
     pub(super) async fn stop_database(&mut self) -> Result<(), Error> {
         self.say("the database is stopped".to_owned());
         self.outage = Some(now()..i64::MAX);
         self.without_database = true;
-        Ok(self.cluster.stop(Mode::Fast).await?)
+        Ok(self.ground.cluster.stop(Mode::Fast).await?)
     }
 
     /// Starts it again; it may listen elsewhere now.
     pub(super) async fn start_database(&mut self) -> Result<(), Error> {
-        self.superuser = set_up::config(&self.cluster.start().await?, DATABASE)?;
-        let target = set_up::socket(&self.superuser)?;
+        let target = self.ground.start().await?;
         for node in &self.nodes {
             node.database.set_target(target.clone());
         }

@@ -118,7 +118,7 @@ pub(super) async fn full(stage: &mut Stage, dice: &mut Random) -> Result<String,
     let time = dice.seconds(1_200, 2_900);
     let hold = dice.millis(2_000, 12_000);
     let end = ending(dice);
-    let data = stage.cluster.data();
+    let data = stage.ground.cluster.data();
     let owner = owner_of(&data).ok_or(Error::Nothing("directory of the server"))?;
     let room = Room::mount(stage.directory().join("room"), owner).await?;
     let outcome = async {
