@@ -143,7 +143,7 @@ async fn run(spec: Spec) {
 
 /// The largest resident set so far.
 fn peak_mib(collector: &mut Collector) -> f64 {
-    let id = collector.daemon().and_then(|daemon| daemon.id()).unwrap();
+    let id = collector.pid().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status
         .lines()

@@ -371,7 +371,7 @@ impl Stage {
 
     fn pid(&mut self) -> u32 {
         self.collector.must_run().unwrap();
-        self.collector.daemon().unwrap().id().unwrap()
+        self.collector.pid().unwrap()
     }
 
     /// The largest resident set since the start or since it was forgotten, MiB.

@@ -251,7 +251,7 @@ async fn stopped_inside_copy() {
     a.start().await.unwrap();
     let first = copying(&sql, "wait_event_type = 'Lock'").await;
     let start = Instant::now();
-    a.daemon().unwrap().signal(Signal::Stop).unwrap();
+    a.signal(Signal::Stop).unwrap();
     locking.batch_execute("ROLLBACK").await.unwrap();
     // The server waits for rows now, and would for ever.
     let transaction = copying(&sql, "wait_event = 'ClientRead'").await;
@@ -276,7 +276,7 @@ async fn stopped_inside_copy() {
     rows_reach(&sql, n_entities * 177).await;
     let stored = rig.verdict().await.stored;
 
-    a.daemon().unwrap().signal(Signal::Cont).unwrap();
+    a.signal(Signal::Cont).unwrap();
     until("the old owner knows that it is none", async || {
         let held = format!("virt_collector_lease_held{{platform=\"{PLATFORM}\"}} 0");
         let metrics = metrics(&a).await?;

@@ -113,7 +113,7 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
     collector.migrate().await.unwrap();
     collector.start().await.unwrap();
     collector.ready(DEADLINE).await.unwrap();
-    let process = collector.daemon().unwrap().id().unwrap();
+    let process = collector.pid().unwrap();
     let hang_up = || {
         let killed = std::process::Command::new("kill")
             .args(["-HUP", &process.to_string()])
@@ -172,6 +172,5 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
             .expect("the server closes");
         assert!(Answer::parse(&received).is_none(), "{received:?}");
     }
-    let status = collector.stop(DEADLINE).await.unwrap().unwrap();
-    assert!(status.success(), "{status}");
+    collector.end(DEADLINE).await.unwrap();
 }

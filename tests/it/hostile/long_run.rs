@@ -88,7 +88,7 @@ async fn platforms_that_hang_lie_and_flood_neither_delay_the_healthy_one_nor_fil
     let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();
     collector.migrate().await.unwrap();
     collector.start().await.unwrap();
-    let process = collector.daemon().unwrap().id().unwrap();
+    let process = collector.pid().unwrap();
     let sql = database.connect(Role::Reader).await.unwrap();
     let age = async || -> Option<f64> {
         sql.query_one(

@@ -296,7 +296,7 @@ async fn a_collector_that_takes_over_in_the_middle_goes_on_and_the_one_that_stoo
     let then = stage
         .at("its task is noted", id, |operation| operation.task.is_some())
         .await;
-    stage.collector.daemon().unwrap().signal(Signal::Stop).unwrap();
+    stage.collector.signal(Signal::Stop).unwrap();
     expire(&stage.sql).await;
     let mut other = collector(
         &stage.directory.path().join("b"),
@@ -313,13 +313,13 @@ async fn a_collector_that_takes_over_in_the_middle_goes_on_and_the_one_that_stoo
     })
     .await;
     // Both look at the task now.
-    stage.collector.daemon().unwrap().signal(Signal::Cont).unwrap();
+    stage.collector.signal(Signal::Cont).unwrap();
     stage.simulator.clock().advance(LONG);
     let ended = stage.ended(id).await;
     assert!(succeeded(&ended).snapshot.is_some(), "{ended:?}");
     assert_eq!(ended.task, then.task);
     // The one that was deposed leaves without a word.
-    assert!(stage.collector.stop(LONG).await.unwrap().unwrap().success());
+    stage.collector.end(LONG).await.unwrap();
     stage.done_there(1).await;
     stage.assert_audit("create_snapshot", id, "ok").await;
     other.stop(LONG).await.unwrap();
@@ -344,7 +344,7 @@ async fn a_collector_that_stops_in_order_hands_an_action_over_in_the_middle() {
         Platform::simulated("lab", &stage.simulator),
     );
     other.start().await.unwrap();
-    assert!(stage.collector.stop(LONG).await.unwrap().unwrap().success());
+    stage.collector.end(LONG).await.unwrap();
     assert_eq!(
         stage.store.operation(id).await.unwrap().unwrap().state,
         State::Running

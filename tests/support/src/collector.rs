@@ -14,7 +14,13 @@ use std::time::Duration;
 
 use vsphere_simulator::{PlatformKind, Simulator};
 
-use crate::process::{self, Error, Process};
+use crate::process::{self, Error, Process, Signal};
+
+/// What the daemon is called in messages.
+const DAEMON: &str = "virt-collector";
+
+/// Lines of the log of one that did not end well.
+const LAST_LINES: usize = 20;
 
 /// Starts a program with variables of its own.
 const ENV: &str = "/usr/bin/env";
@@ -249,13 +255,34 @@ impl Collector {
         let mut words = by.iter().map(AsRef::as_ref).chain(zoned).chain(run);
         let program = Path::new(words.next().unwrap_or(self.program.as_os_str()));
         let log = self.log();
-        self.daemon = Some(Process::start("virt-collector", program, words, &log)?);
+        self.daemon = Some(Process::start(DAEMON, program, words, &log)?);
         Ok(())
     }
 
     /// The running daemon.
     pub const fn daemon(&mut self) -> Option<&mut Process> {
         self.daemon.as_mut()
+    }
+
+    /// Its number, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().and_then(Process::id)
+    }
+
+    /// Sends a signal to the daemon.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub fn signal(&self, signal: Signal) -> Result<(), Error> {
+        let Some(daemon) = &self.daemon else {
+            return Err(Error::Child {
+                verb: "signal",
+                name: DAEMON.to_owned(),
+                source: std::io::Error::new(std::io::ErrorKind::NotFound, "it was not started"),
+            });
+        };
+        daemon.signal(signal)
     }
 
     /// Nothing while the daemon runs.
@@ -319,6 +346,25 @@ impl Collector {
         let status = daemon.terminate(deadline).await?;
         self.daemon = None;
         Ok(Some(status))
+    }
+
+    /// As [`Collector::stop`], of one that must end well.
+    ///
+    /// # Errors
+    /// When it does not end in time, or not with 0: then with its last log lines.
+    pub async fn end(&mut self, deadline: Duration) -> Result<(), Error> {
+        match self.stop(deadline).await? {
+            Some(status) if !status.success() => {
+                let log = self.log();
+                Err(Error::Stopped {
+                    name: DAEMON.to_owned(),
+                    status,
+                    last_words: process::tail(&log, LAST_LINES),
+                    log,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

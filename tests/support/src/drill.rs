@@ -112,14 +112,6 @@ pub enum Error {
     /// The collector does not answer on a port.
     #[error(transparent)]
     Http(#[from] http::Error),
-    /// The daemon ended, but not well.
-    #[error("virt-collector was told to stop and ended with {status}\n{log}")]
-    Stop {
-        /// How.
-        status: std::process::ExitStatus,
-        /// Its last words.
-        log: String,
-    },
     /// The oracle found something, or a gap is open.
     #[error("the oracle says\n{}", .0.report())]
     Verdict(Box<Verdict>),

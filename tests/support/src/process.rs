@@ -70,6 +70,18 @@ pub enum Error {
         /// The last lines of it.
         last_words: String,
     },
+    /// It was told to stop, and did not end well.
+    #[error("{name} was told to stop and ended with {status}. The end of {}:\n{last_words}", log.display())]
+    Stopped {
+        /// The process.
+        name: String,
+        /// How.
+        status: ExitStatus,
+        /// Its log file.
+        log: PathBuf,
+        /// The last lines of it.
+        last_words: String,
+    },
     /// A one-shot command failed.
     #[error("{command} failed: {status}\n{said}")]
     Failed {

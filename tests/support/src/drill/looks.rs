@@ -31,7 +31,7 @@ impl Stage {
 
     /// SIGHUP, and the metric that says what became of it.
     pub(super) async fn reload(&mut self, successful: f64) -> Result<(), Error> {
-        self.holder_mut().signal(Signal::Hup)?;
+        self.holder().signal(Signal::Hup)?;
         let is_right = |seen: f64| (seen - successful).abs() < 0.5;
         self.until_figure("virt_collector_config_last_reload_successful", &[], is_right)
             .await?;

@@ -18,7 +18,7 @@ use super::plan::Plan;
 use super::set_up::{self, Ground};
 use crate::cluster::{Cluster, Mode};
 use crate::collector::{Collector, Platform, Settings};
-use crate::process::{self, Process, Signal};
+use crate::process::{self, Signal};
 use crate::proxy::{Endpoint, Protocol, Proxy, Weather};
 
 /// The platform. A platform's polls keep a phase that follows from its name, and this one's second poll comes 2.4 s
@@ -316,18 +316,16 @@ impl Stage {
 
     /// Reads the high-water mark of every collector's memory.
     pub(super) fn note_memory(&mut self) {
-        for slot in &mut self.slots {
-            let pid = slot.collector.daemon().and_then(|daemon| daemon.id());
-            if let Some(kib) = pid.and_then(high_water_kib) {
+        for slot in &self.slots {
+            if let Some(kib) = slot.collector.pid().and_then(high_water_kib) {
                 self.rss_max_kib = self.rss_max_kib.max(kib);
             }
         }
     }
 
     /// Most memory that the holder ever had; `None` where it does not run.
-    pub(super) fn memory_kib(&mut self) -> Option<u64> {
-        let daemon = self.holder_mut().collector.daemon()?;
-        high_water_kib(daemon.id()?)
+    pub(super) fn memory_kib(&self) -> Option<u64> {
+        high_water_kib(self.holder().collector.pid()?)
     }
 
     /// What a collector needs to read everything, nothing being wrong.
@@ -563,11 +561,8 @@ impl Slot {
     }
 
     /// The process, while it runs.
-    pub(super) fn pid(&mut self) -> Result<u32, Error> {
-        let daemon = self.collector.daemon();
-        daemon
-            .and_then(|daemon| daemon.id())
-            .ok_or(Error::Nothing("running collector"))
+    pub(super) fn pid(&self) -> Result<u32, Error> {
+        self.collector.pid().ok_or(Error::Nothing("running collector"))
     }
 
     /// Where the collector is there no more by itself: how it ended.
@@ -601,29 +596,21 @@ impl Slot {
             }
         })
         .await?;
-        let log = self.collector.log();
         let since = Instant::now();
-        let status = self.collector.stop(STOP_DEADLINE).await?;
+        self.collector.end(STOP_DEADLINE).await?;
         let took = since.elapsed();
         self.running = false;
-        match status {
-            Some(status) if !status.success() => Err(Error::Stop {
-                status,
-                log: process::tail(&log, 20),
-            }),
-            _ if took > STOP_LIMIT => Err(Error::criterion(
+        if took > STOP_LIMIT {
+            return Err(Error::criterion(
                 "the end within 45 s of SIGTERM",
                 format!("{:.1} s", took.as_secs_f64()),
-            )),
-            _ => Ok(took),
+            ));
         }
+        Ok(took)
     }
 
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Error> {
-        let daemon: Option<&mut Process> = self.collector.daemon();
-        Ok(daemon
-            .ok_or(Error::Nothing("running collector"))?
-            .signal(signal)?)
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        Ok(self.collector.signal(signal)?)
     }
 
     /// Fair weather and no traps on both ways.

@@ -2,7 +2,6 @@
 //!
 //! Owns: everything that runs, the outage, and the looks. Never does: deciding what happens.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::collector::{Collector, Platform, Settings};
 use crate::drill::{Error, Ground};
 use crate::oracle::rollups::Rollups;
 use crate::oracle::{self, Verdict};
-use crate::process::{self, Process, Signal};
+use crate::process::{self, Signal};
 use crate::proxy::{Endpoint, Protocol, Proxy, Weather};
 
 const DATABASE: &str = "virt_soak";
@@ -218,8 +217,8 @@ impl<'a> Stage<'a> {
 
     async fn look(&mut self) {
         let mut usage = [None; 2];
-        for (node, usage) in self.nodes.iter_mut().zip(&mut usage) {
-            *usage = node.pid().and_then(Usage::of);
+        for (node, usage) in self.nodes.iter().zip(&mut usage) {
+            *usage = node.collector.pid().and_then(Usage::of);
         }
         let stored = if self.without_database {
             None
@@ -422,10 +421,6 @@ impl<'a> Stage<'a> {
 }
 
 impl Node {
-    pub(super) fn pid(&mut self) -> Option<u32> {
-        self.collector.daemon().and_then(|daemon| daemon.id())
-    }
-
     pub(super) async fn start(&mut self) -> Result<(), Error> {
         Ok(self.collector.start().await?)
     }
@@ -434,11 +429,8 @@ impl Node {
         Ok(self.collector.kill().await?)
     }
 
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Error> {
-        let daemon: Option<&mut Process> = self.collector.daemon();
-        Ok(daemon
-            .ok_or(Error::Nothing("running collector"))?
-            .signal(signal)?)
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        Ok(self.collector.signal(signal)?)
     }
 
     /// SIGTERM; it must end with 0.
@@ -452,16 +444,7 @@ impl Node {
             }
         })
         .await?;
-        let log = self.collector.log();
-        match self.collector.stop(STOP_DEADLINE).await? {
-            Some(status) if !status.success() => {
-                let mut last = process::tail(&log, 20);
-                // Where to look for more.
-                write!(last, "\n({})", log.display()).unwrap_or_default();
-                Err(Error::Stop { status, log: last })
-            }
-            _ => Ok(()),
-        }
+        Ok(self.collector.end(STOP_DEADLINE).await?)
     }
 }
 

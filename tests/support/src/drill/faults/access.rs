@@ -131,7 +131,7 @@ pub(super) async fn password_rotated(stage: &mut Stage, dice: &mut Random) -> Re
     }
     stage.give_password(&password)?;
     if told {
-        stage.holder_mut().signal(Signal::Hup)?;
+        stage.holder().signal(Signal::Hup)?;
     }
     stage
         .met("a session", |stage| stage.simulator.sessions().stats().open > 0)

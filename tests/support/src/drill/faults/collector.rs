@@ -217,7 +217,7 @@ pub(super) async fn lease(stage: &mut Stage, dice: &mut Random) -> Result<String
         tokio::time::sleep(pause).await;
     }
     let (_, epoch) = stage.lease().await?;
-    stage.holder_mut().signal(Signal::Stop)?;
+    stage.holder().signal(Signal::Stop)?;
     let since = Instant::now();
     stage.pass_unwell(time);
     let took = stage.taken_over(epoch, since).await?;

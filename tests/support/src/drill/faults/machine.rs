@@ -257,7 +257,7 @@ const PRESSED: Duration = Duration::from_secs(20);
 
 pub(super) async fn memory(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let group = MemoryGroup::make(&format!("virt-collector-{}", std::process::id()))?;
-    let pid = stage.holder_mut().pid()?;
+    let pid = stage.holder().pid()?;
     let need = machine::anonymous_kib(pid)?;
     let (time, end) = (short(dice), ending(dice));
     let stands = dice.millis(500, 4_000);
@@ -334,7 +334,7 @@ pub(super) async fn descriptors(stage: &mut Stage, dice: &mut Random) -> Result<
     stage.pass_unwell(Duration::from_secs(40));
     stage.start_by(&machine::words(["prlimit", &limit, "--"])).await?;
     stage.recovered().await?;
-    let pid = stage.holder_mut().pid()?;
+    let pid = stage.holder().pid()?;
     let before = machine::descriptors(pid)?;
     let logged = stage.log_length();
     let worked = machine::worked(pid)?;
@@ -437,7 +437,7 @@ pub(super) async fn log_lost(stage: &mut Stage, dice: &mut Random) -> Result<Str
             stage.pass_unwell(Duration::from_secs(40));
             stage.start_by(&by).await?;
             stage.recovered().await?;
-            let pid = stage.holder_mut().pid()?;
+            let pid = stage.holder().pid()?;
             if !disk.is_else_read_only(pid) {
                 return Err(Error::Nothing("read-only file system"));
             }
@@ -447,7 +447,7 @@ pub(super) async fn log_lost(stage: &mut Stage, dice: &mut Random) -> Result<Str
             let still = disk.log(pid)?.len();
             disk.free(pid)?;
             // Something to tell.
-            stage.holder_mut().signal(Signal::Hup)?;
+            stage.holder().signal(Signal::Hup)?;
             let freed = process::until("a line in the log that has room again", MEET, || async {
                 match disk.log(pid).map(|log| log.len()) {
                     Ok(freed) if freed > still => Ok(freed),
@@ -551,7 +551,7 @@ pub(super) async fn reload_broken(stage: &mut Stage, dice: &mut Random) -> Resul
     if dice.chance(50) {
         // Told to read it again and again.
         for _ in 0..10 {
-            stage.holder_mut().signal(Signal::Hup)?;
+            stage.holder().signal(Signal::Hup)?;
         }
         stage.reload(0.0).await?;
     }

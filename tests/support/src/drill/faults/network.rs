@@ -55,7 +55,7 @@ pub(super) async fn dns(stage: &mut Stage, dice: &mut Random) -> Result<String, 
     names.server.be_silent(is_silent);
     let config = named(stage, &names, &hosts("127.0.0.1")).await?;
     stage.recovered().await?;
-    let pid = stage.holder_mut().pid()?;
+    let pid = stage.holder().pid()?;
     let before = machine::descriptors(pid)?;
 
     names.are("")?;
@@ -93,7 +93,7 @@ pub(super) async fn dns(stage: &mut Stage, dice: &mut Random) -> Result<String, 
     }
     stage.note("the names are back");
     stage.recovered().await?;
-    let pid = stage.holder_mut().pid()?;
+    let pid = stage.holder().pid()?;
     let after = machine::descriptors(pid)?;
     if after > before + MORE_DESCRIPTORS {
         return Err(Error::criterion(
@@ -178,7 +178,7 @@ pub(super) async fn rst_storm(stage: &mut Stage, dice: &mut Random) -> Result<St
         2 => (true, false),
         _ => (false, true),
     };
-    let pid = stage.holder_mut().pid()?;
+    let pid = stage.holder().pid()?;
     let before = machine::descriptors(pid)?;
     let accepted = |stage: &Stage| {
         let slot = stage.holder();
