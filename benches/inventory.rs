@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use support::collector::{Collector, Platform, Settings};
 use support::database::{Database, Role};
-use support::process;
+use support::{process, usage};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use vsphere_simulator::{Action, Rule, Simulator, Spec};
@@ -143,14 +143,7 @@ async fn run(spec: Spec) {
 
 /// The largest resident set so far.
 fn peak_mib(collector: &mut Collector) -> f64 {
-    let id = collector.pid().unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
-    let kib: f64 = line.split_whitespace().next().unwrap().parse().unwrap();
-    kib / 1024.0
+    usage::most_resident_kib(collector.pid().unwrap()).unwrap() as f64 / 1024.0
 }
 
 async fn rows(sql: &Client, tables: &[&str]) -> i64 {

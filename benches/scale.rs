@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use support::collector::{Collector, Platform, Settings};
 use support::database::{Database, Role};
-use support::{oracle, process};
+use support::{oracle, process, usage};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use virt_collector::model::columns::Column;
@@ -376,10 +376,7 @@ impl Stage {
 
     /// The largest resident set since the start or since it was forgotten, MiB.
     fn peak_rss(&mut self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        kib.unwrap() / 1024.0
+        usage::most_resident_kib(self.pid()).unwrap() as f64 / 1024.0
     }
 
     fn forget_peak_rss(&mut self) {

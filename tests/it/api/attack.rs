@@ -5,6 +5,7 @@ use std::path::Path;
 
 use support::collector::{Collector, Settings};
 use support::process::free_address;
+use support::usage;
 use tokio::net::TcpSocket;
 use virt_collector::config;
 
@@ -317,16 +318,6 @@ async fn token(store: &store::Database, ring: &KeyRing) -> String {
     token.text().expose().to_owned()
 }
 
-/// Resident bytes of a process: now, and at most so far.
-fn resident(process: u32) -> (u64, u64) {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let kib = |name: &str| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    };
-    (kib("VmRSS:") * 1024, kib("VmHWM:") * 1024)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attack_does_not_fill_the_memory_of_the_daemon() {
     const MOST: u64 = 48 << 20;
@@ -361,10 +352,11 @@ async fn an_attack_does_not_fill_the_memory_of_the_daemon() {
     let process = collector.pid().unwrap();
     let target = Target { address: api, token };
     target.is_served().await;
-    let (before, _) = resident(process);
+    let before = usage::resident_kib(process).unwrap() << 10;
     attack(&target).await;
     collector.must_run().unwrap();
-    let (after, peak) = resident(process);
+    let [after, peak] =
+        [usage::resident_kib, usage::most_resident_kib].map(|memory| memory(process).unwrap() << 10);
     println!(
         "resident {} MiB before, {} MiB after, at most {} MiB",
         before >> 20,

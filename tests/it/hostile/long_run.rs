@@ -1,16 +1,8 @@
 //! Sick platforms beside a healthy one in the real daemon, on the real clock.
 
-use super::*;
+use support::usage;
 
-/// Resident bytes of a process: now, and at most so far.
-fn resident(process: u32) -> (u64, u64) {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let kib = |name: &str| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    };
-    (kib("VmRSS:") * 1024, kib("VmHWM:") * 1024)
-}
+use super::*;
 
 /// Three sick platforms and a healthy one in the real daemon, on the real clock, for `HOSTILE_SECONDS`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,7 +99,7 @@ async fn platforms_that_hang_lie_and_flood_neither_delay_the_healthy_one_nor_fil
             .ok_or_else(|| process::tail(&collector.log(), 5))
     })
     .await;
-    let (at_start, _) = resident(process);
+    let at_start = usage::resident_kib(process).unwrap() << 10;
     let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
     let mut ages = Vec::new();
     while tokio::time::Instant::now() < end {
@@ -115,7 +107,8 @@ async fn platforms_that_hang_lie_and_flood_neither_delay_the_healthy_one_nor_fil
         collector.must_run().unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let (at_end, peak) = resident(process);
+    let [at_end, peak] =
+        [usage::resident_kib, usage::most_resident_kib].map(|memory| memory(process).unwrap() << 10);
     ages.sort_by(f64::total_cmp);
     let p95 = ages[ages.len() * 95 / 100 - 1];
     let oldest = ages[ages.len() - 1];

@@ -10,7 +10,7 @@
 //! | `random` | dice from the seed |
 //! | `set_up` | what every stage stands on: a server with an empty database, directories |
 //! | `stage` | database, vCenter, proxies, collectors, and their comings and goings |
-//! | `machine` | what the kernel knows of a process and does to it: descriptors, memory, name spaces |
+//! | `machine` | what systemd and the kernel do to a process: its socket, limits, name spaces |
 //! | `looks` | what can be seen of a collector from outside |
 //! | `judge` | waits until the daemon has recovered; asks the oracle |
 //! | `standby` | the second server of the database |

@@ -11,6 +11,7 @@
 //! | [`cluster`] | starts and stops private TimescaleDB clusters |
 //! | [`process`] | runs the real programs, waits for them, signals and kills them |
 //! | [`program`] | how the programs of this package print and end |
+//! | [`usage`] | what the kernel counts of a process: memory, descriptors, time |
 //! | [`collector`] | a configured `virt-collector` on top of that |
 //! | [`proxy`] | a fault proxy between two programs |
 //! | [`fuzz`] | mutants of a corpus against what must stand them |
@@ -38,5 +39,6 @@ pub mod program;
 pub mod proxy;
 pub mod soak;
 pub mod truth;
+pub mod usage;
 
 mod http;

@@ -20,6 +20,7 @@ use crate::cluster::{Cluster, Mode};
 use crate::collector::{Collector, Platform, Settings};
 use crate::process::{self, Signal};
 use crate::proxy::{Endpoint, Protocol, Proxy, Weather};
+use crate::usage;
 
 /// The platform. A platform's polls keep a phase that follows from its name, and this one's second poll comes 2.4 s
 /// after its first: whatever the first one suffers, the daemon's own next try is not far.
@@ -317,7 +318,7 @@ impl Stage {
     /// Reads the high-water mark of every collector's memory.
     pub(super) fn note_memory(&mut self) {
         for slot in &self.slots {
-            if let Some(kib) = slot.collector.pid().and_then(high_water_kib) {
+            if let Some(kib) = most_kib(&slot.collector) {
                 self.rss_max_kib = self.rss_max_kib.max(kib);
             }
         }
@@ -325,7 +326,7 @@ impl Stage {
 
     /// Most memory that the holder ever had; `None` where it does not run.
     pub(super) fn memory_kib(&self) -> Option<u64> {
-        high_water_kib(self.holder().collector.pid()?)
+        most_kib(&self.holder().collector)
     }
 
     /// What a collector needs to read everything, nothing being wrong.
@@ -623,15 +624,13 @@ impl Slot {
     }
 }
 
+/// Most memory that it ever had; `None` where it does not run.
+fn most_kib(collector: &Collector) -> Option<u64> {
+    usage::most_resident_kib(collector.pid()?).ok()
+}
+
 /// Now, seven seconds after a sample.
 fn on_the_grid() -> i64 {
     let now = jiff::Timestamp::now().as_second();
     (now - now.rem_euclid(20) + 7) * 1_000_000
-}
-
-/// Most memory that a process ever had.
-fn high_water_kib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }

@@ -1,9 +1,11 @@
 //! What must not grow: a look now and then, and the slope of what was seen.
 //!
-//! Owns: reading `/proc` and the arithmetic of slopes. Never does: judging.
+//! Owns: the looks and the arithmetic of slopes. Never does: judging.
 
 use std::fmt;
 use std::time::Duration;
+
+use crate::usage;
 
 /// Growth per hour, by the median of the slopes of all pairs (Theil and Sen): a peak does not move it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -61,13 +63,11 @@ pub(super) struct Usage {
 impl Usage {
     /// `None` where it does not run.
     pub(super) fn of(pid: u32) -> Option<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         Some(Self {
-            memory_kib: line.split_whitespace().next()?.parse().ok()?,
-            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))
+            memory_kib: usage::resident_kib(pid).ok()?,
+            descriptors: usage::descriptors(pid)
                 .ok()
-                .and_then(|open| u64::try_from(open.count()).ok()),
+                .and_then(|open| u64::try_from(open).ok()),
         })
     }
 }

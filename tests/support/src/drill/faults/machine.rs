@@ -18,6 +18,7 @@ use super::{MEET, ending, met, moment, short};
 use crate::collector::write_private;
 use crate::process::{self, Signal};
 use crate::proxy::Weather;
+use crate::usage;
 
 // ---- told to end
 
@@ -258,7 +259,7 @@ const PRESSED: Duration = Duration::from_secs(20);
 pub(super) async fn memory(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let group = MemoryGroup::make(&format!("virt-collector-{}", std::process::id()))?;
     let pid = stage.holder().pid()?;
-    let need = machine::anonymous_kib(pid)?;
+    let need = usage::anonymous_kib(pid)?;
     let (time, end) = (short(dice), ending(dice));
     let stands = dice.millis(500, 4_000);
     stage.end(end).await?;
@@ -335,9 +336,9 @@ pub(super) async fn descriptors(stage: &mut Stage, dice: &mut Random) -> Result<
     stage.start_by(&machine::words(["prlimit", &limit, "--"])).await?;
     stage.recovered().await?;
     let pid = stage.holder().pid()?;
-    let before = machine::descriptors(pid)?;
+    let before = usage::descriptors(pid)?;
     let logged = stage.log_length();
-    let worked = machine::worked(pid)?;
+    let worked = usage::worked(pid)?;
     stage.note(format!("{before} descriptors of {FEW}"));
 
     // Clients of both endpoints take all that are left, and more as soon as one is free.
@@ -357,7 +358,7 @@ pub(super) async fn descriptors(stage: &mut Stage, dice: &mut Random) -> Result<
     });
     let since = Instant::now();
     let full = process::until("no descriptor to be left", MEET, || async move {
-        match machine::descriptors(pid) {
+        match usage::descriptors(pid) {
             Ok(n) if n as u64 >= FEW - 1 => Ok(()),
             Ok(n) => Err(n.to_string()),
             Err(error) => Err(process::chain(&error)),
@@ -368,7 +369,7 @@ pub(super) async fn descriptors(stage: &mut Stage, dice: &mut Random) -> Result<
     stage.holder().vcenter.reset_all();
     stage.pass_unwell(time);
     tokio::time::sleep(held).await;
-    let (asleep, busy) = (since.elapsed(), machine::worked(pid)?.saturating_sub(worked));
+    let (asleep, busy) = (since.elapsed(), usage::worked(pid)?.saturating_sub(worked));
     clients.abort();
     full?;
     stage.must_run()?;
@@ -398,7 +399,7 @@ pub(super) async fn descriptors(stage: &mut Stage, dice: &mut Random) -> Result<
         ));
     }
     stage.recovered().await?;
-    let after = machine::descriptors(pid)?;
+    let after = usage::descriptors(pid)?;
     machine::lift_descriptors(pid)?;
     Ok(format!(
         "{before} of {FEW} in use, all taken for {:.1} s, {told} of {} lines say so, {:.2} s of work, {after} behind",

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::Error;
-use super::super::machine::{self, BlackHole, Names};
+use super::super::machine::{BlackHole, Names};
 use super::super::random::Random;
 use super::super::stage::{End, Stage};
 use super::{ending, short};
+use crate::usage;
 
 /// Names of the platform's and the database's servers.
 const VCENTER: &str = "vcenter.drill";
@@ -56,7 +57,7 @@ pub(super) async fn dns(stage: &mut Stage, dice: &mut Random) -> Result<String, 
     let config = named(stage, &names, &hosts("127.0.0.1")).await?;
     stage.recovered().await?;
     let pid = stage.holder().pid()?;
-    let before = machine::descriptors(pid)?;
+    let before = usage::descriptors(pid)?;
 
     names.are("")?;
     stage.note("the names are gone");
@@ -94,7 +95,7 @@ pub(super) async fn dns(stage: &mut Stage, dice: &mut Random) -> Result<String, 
     stage.note("the names are back");
     stage.recovered().await?;
     let pid = stage.holder().pid()?;
-    let after = machine::descriptors(pid)?;
+    let after = usage::descriptors(pid)?;
     if after > before + MORE_DESCRIPTORS {
         return Err(Error::criterion(
             "no more descriptors than before",
@@ -179,13 +180,13 @@ pub(super) async fn rst_storm(stage: &mut Stage, dice: &mut Random) -> Result<St
         _ => (false, true),
     };
     let pid = stage.holder().pid()?;
-    let before = machine::descriptors(pid)?;
+    let before = usage::descriptors(pid)?;
     let accepted = |stage: &Stage| {
         let slot = stage.holder();
         [slot.vcenter.counts().accepted, slot.database.counts().accepted]
     };
     let counted = accepted(stage);
-    let worked = machine::worked(pid)?;
+    let worked = usage::worked(pid)?;
     let since = Instant::now();
     while since.elapsed() < storm {
         if vcenter {
@@ -197,7 +198,7 @@ pub(super) async fn rst_storm(stage: &mut Stage, dice: &mut Random) -> Result<St
         tokio::time::sleep(every).await;
     }
     let took = since.elapsed();
-    let busy = machine::worked(pid)?.saturating_sub(worked);
+    let busy = usage::worked(pid)?.saturating_sub(worked);
     let tried: Vec<u64> = accepted(stage)
         .into_iter()
         .zip(counted)
@@ -205,7 +206,7 @@ pub(super) async fn rst_storm(stage: &mut Stage, dice: &mut Random) -> Result<St
         .collect();
     stage.must_run()?;
     stage.recovered().await?;
-    let after = machine::descriptors(pid)?;
+    let after = usage::descriptors(pid)?;
     // Eight sessions of each pool, and then ever less often.
     let most = 60 + 12 * took.as_secs();
     if tried.iter().any(|n| *n > most) || after > before + 4 * MORE_DESCRIPTORS {
