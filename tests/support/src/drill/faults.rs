@@ -28,6 +28,8 @@ mod world;
 /// For a poll to come by itself, and for what it then meets.
 pub(super) const MEET: Duration = Duration::from_secs(90);
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// Makes one happen, and tells its story in a few words.
 pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> Result<String, Error> {
     let dice = &mut dice;
@@ -151,11 +153,36 @@ async fn provoke(stage: &mut Stage, dice: &mut Random) -> Result<&'static str, E
     }
 }
 
-/// Waits until something happened that was provoked.
-async fn met(
-    what: &str,
-    stage: &mut Stage,
-    happened: impl Fn(&Stage) -> bool + Send + Sync,
-) -> Result<(), Error> {
-    stage.met(what, happened).await
+/// Ends the collector, lets time pass, and starts it. What passed before the end could be fetched by a poll that the
+/// end waits for.
+async fn away(stage: &mut Stage, end: End, time: Duration) -> Result<(), Error> {
+    stage.end(end).await?;
+    stage.pass_unwell(time);
+    stage.start().await
+}
+
+/// As [`away`], and the one that starts stands still inside its first COPY.
+async fn away_into_copy(stage: &mut Stage, end: End, time: Duration) -> Result<(), Error> {
+    stage.end(end).await?;
+    stage.pass_unwell(time);
+    // Not before: what the end waits for could be a COPY.
+    let before = hold_copy(stage);
+    stage.start().await?;
+    copy_is_held(stage, before).await
+}
+
+/// The next COPY stands still until it is released or ends. How many did so before.
+fn hold_copy(stage: &Stage) -> u64 {
+    let way = &stage.holder().database;
+    let before = way.counts().held_copies;
+    way.hold_copy();
+    before
+}
+
+async fn copy_is_held(stage: &mut Stage, before: u64) -> Result<(), Error> {
+    stage
+        .met("a COPY", |stage| {
+            stage.holder().database.counts().held_copies > before
+        })
+        .await
 }

@@ -46,11 +46,7 @@ impl Sessions {
     /// not count.
     pub(super) async fn begin(stage: &mut Stage) -> Result<Self, Error> {
         stage.simulator.sessions().expire_all();
-        stage
-            .met("an open session", |stage| {
-                stage.simulator.sessions().stats().open > 0
-            })
-            .await?;
+        stage.session().await?;
         Ok(Self(stage.simulator.sessions().stats()))
     }
 
@@ -107,6 +103,12 @@ impl Stage {
         .await?;
         self.note(format!("met {what}"));
         Ok(())
+    }
+
+    /// Waits until the vCenter has a session.
+    pub(super) async fn session(&mut self) -> Result<(), Error> {
+        self.met("a session", |stage| stage.simulator.sessions().stats().open > 0)
+            .await
     }
 
     /// The sum of the holder's series of a name that have all of these labels; 0 where there is none.

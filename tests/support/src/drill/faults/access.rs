@@ -8,10 +8,8 @@ use super::super::Error;
 use super::super::figures::{Sessions, unmet};
 use super::super::random::Random;
 use super::super::stage::{End, Stage};
-use super::moment;
+use super::{MINUTE, moment};
 use crate::process::Signal;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// As the vCenter's own.
 const HALF_HOUR: Duration = Duration::from_secs(30 * 60);
@@ -36,11 +34,7 @@ pub(super) async fn session_minute(stage: &mut Stage, dice: &mut Random) -> Resu
         stage.quiet().await?;
         tokio::time::sleep(pause).await;
         stage.pass(dice.seconds(60, 100));
-        stage
-            .met("the next session", |stage| {
-                stage.simulator.sessions().stats().open > 0
-            })
-            .await?;
+        stage.session().await?;
         sessions.check(stage)?;
     }
     stage.no_poll_fails(polls, 1.0).await?;
@@ -77,11 +71,7 @@ pub(super) async fn session_terminated(stage: &mut Stage, dice: &mut Random) -> 
     tokio::time::sleep(after).await;
     for _ in 0..times {
         stage.simulator.sessions().expire_all();
-        stage
-            .met("the next session", |stage| {
-                stage.simulator.sessions().stats().open > 0
-            })
-            .await?;
+        stage.session().await?;
         // A question meets one expiry at most.
         stage.simulator.rules().remove(rule);
         stage.quiet().await?;
@@ -133,9 +123,7 @@ pub(super) async fn password_rotated(stage: &mut Stage, dice: &mut Random) -> Re
     if told {
         stage.holder().signal(Signal::Hup)?;
     }
-    stage
-        .met("a session", |stage| stage.simulator.sessions().stats().open > 0)
-        .await?;
+    stage.session().await?;
     stage.until_status("connected").await?;
     if stage.simulator.sessions().stats().failed_logins > refused + 1 {
         return Err(unmet("the refused password was tried again"));

@@ -9,7 +9,7 @@ use super::super::Error;
 use super::super::figures::unmet;
 use super::super::random::Random;
 use super::super::stage::{End, PLATFORM, Stage};
-use super::{MEET, ending, met, short};
+use super::{MEET, MINUTE, away, away_into_copy, ending, short};
 use crate::process::{self, Signal};
 use crate::proxy::{CommitCut, Weather};
 
@@ -58,13 +58,7 @@ pub(super) async fn kill(stage: &mut Stage, dice: &mut Random) -> Result<String,
             ))
         }
         8..=9 => {
-            let before = stage.holder().database.counts().held_copies;
-            stage.holder().database.hold_copy();
-            away(stage, first, outage).await?;
-            met("a COPY", stage, |stage| {
-                stage.holder().database.counts().held_copies > before
-            })
-            .await?;
+            away_into_copy(stage, first, outage).await?;
             stage.restart(End::Kill).await?;
             Ok(format!("inside COPY, {seconds} s to catch up"))
         }
@@ -72,21 +66,15 @@ pub(super) async fn kill(stage: &mut Stage, dice: &mut Random) -> Result<String,
             let before = stage.holder().database.counts().cut_commits;
             stage.holder().database.cut_commit(CommitCut::Reply, true);
             away(stage, first, outage).await?;
-            met("a COMMIT", stage, |stage| {
-                stage.holder().database.counts().cut_commits > before
-            })
-            .await?;
+            stage
+                .met("a COMMIT", |stage| {
+                    stage.holder().database.counts().cut_commits > before
+                })
+                .await?;
             stage.restart(End::Kill).await?;
             Ok(format!("after COMMIT, {seconds} s to catch up"))
         }
     }
-}
-
-/// Ends the collector, lets time pass, and starts it.
-async fn away(stage: &mut Stage, end: End, outage: Duration) -> Result<(), Error> {
-    stage.end(end).await?;
-    stage.pass_unwell(outage);
-    stage.start().await
 }
 
 pub(super) async fn long_outage(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
@@ -201,16 +189,7 @@ pub(super) async fn lease(stage: &mut Stage, dice: &mut Random) -> Result<String
     let time = short(dice);
     if in_copy {
         // A start is followed by a COPY at once, and its first renewal is 10 s away.
-        // What passes before the end could be fetched by a poll that the end waits for.
-        let before = stage.holder().database.counts().held_copies;
-        stage.end(End::Term).await?;
-        stage.pass_unwell(Duration::from_secs(60));
-        stage.holder().database.hold_copy();
-        stage.start().await?;
-        met("a COPY", stage, |stage| {
-            stage.holder().database.counts().held_copies > before
-        })
-        .await?;
+        away_into_copy(stage, End::Term, MINUTE).await?;
         stage.stand_by().await?;
     } else {
         stage.stand_by().await?;
@@ -266,15 +245,7 @@ pub(super) async fn connection_killed(stage: &mut Stage, dice: &mut Random) -> R
     let times = dice.between(1, 4);
     let after = dice.millis(0, 1_500);
     if in_copy {
-        let before = stage.holder().database.counts().held_copies;
-        stage.end(End::Term).await?;
-        stage.pass_unwell(Duration::from_secs(60));
-        stage.holder().database.hold_copy();
-        stage.start().await?;
-        met("a COPY", stage, |stage| {
-            stage.holder().database.counts().held_copies > before
-        })
-        .await?;
+        away_into_copy(stage, End::Term, MINUTE).await?;
     } else {
         let time = short(dice);
         stage.pass(time);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Error;
 use super::super::random::Random;
 use super::super::stage::{End, Stage};
-use super::{MEET, ending, met, provoke, short};
+use super::{MEET, away, ending, provoke, short};
 use crate::cluster::Mode;
 use crate::process;
 use crate::proxy::{CommitCut, Direction, Weather};
@@ -20,10 +20,11 @@ pub(super) async fn commit_cut(stage: &mut Stage, dice: &mut Random) -> Result<S
     let before = stage.holder().database.counts().cut_commits;
     stage.holder().database.cut_commit(cut, rows);
     let when = provoke(stage, dice).await?;
-    met("a COMMIT", stage, |stage| {
-        stage.holder().database.counts().cut_commits > before
-    })
-    .await?;
+    stage
+        .met("a COMMIT", |stage| {
+            stage.holder().database.counts().cut_commits > before
+        })
+        .await?;
     let what = if rows { "of rows" } else { "of anything" };
     Ok(match cut {
         CommitCut::Reply => format!("the answer to a COMMIT {what} is lost, {when}"),
@@ -240,11 +241,8 @@ pub(super) async fn latency(stage: &mut Stage, dice: &mut Random) -> Result<Stri
 
 /// Catches up on a slow way to the database.
 async fn slow(stage: &mut Stage, outage: Duration) -> Result<(), Error> {
-    stage.end(End::Kill).await?;
-    stage.pass_unwell(outage);
-    stage.start().await?;
-    stage.recovered().await?;
-    Ok(())
+    away(stage, End::Kill, outage).await?;
+    stage.recovered().await
 }
 
 pub(super) async fn cut(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
@@ -260,7 +258,7 @@ pub(super) async fn cut(stage: &mut Stage, dice: &mut Random) -> Result<String, 
     // What flows in a poll may be less; renewals and looks at the health add to it.
     let cut = tokio::time::timeout(
         MEET / 2,
-        met("a cut", stage, |stage| {
+        stage.met("a cut", |stage| {
             stage.holder().database.counts().cut_bytes > before
         }),
     );

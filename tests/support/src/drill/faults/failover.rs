@@ -74,10 +74,11 @@ pub(super) async fn failover(stage: &mut Stage, dice: &mut Random) -> Result<Str
             stage.pass_unwell(outage);
             let committed = stage.holder().database.counts().commits;
             stage.start().await?;
-            super::met("rows that are lost again", stage, |stage| {
-                stage.holder().database.counts().commits > committed + 5
-            })
-            .await?;
+            stage
+                .met("rows that are lost again", |stage| {
+                    stage.holder().database.counts().commits > committed + 5
+                })
+                .await?;
             tokio::time::sleep(after).await;
         }
     }

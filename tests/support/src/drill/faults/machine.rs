@@ -14,7 +14,7 @@ use super::super::Error;
 use super::super::machine::{self, MemoryGroup, SmallDisk};
 use super::super::random::Random;
 use super::super::stage::{End, PLATFORM, READY_DEADLINE, Stage};
-use super::{MEET, ending, met, moment, short};
+use super::{MEET, MINUTE, away, away_into_copy, ending, moment, short};
 use crate::collector::write_private;
 use crate::process::{self, Signal};
 use crate::proxy::Weather;
@@ -65,10 +65,11 @@ pub(super) async fn term(stage: &mut Stage, dice: &mut Random) -> Result<String,
             stage.simulator.rules().add(Rule::on("QueryPerf", slow));
             stage.pass(moment(dice));
             stage.restart(End::Term).await?;
-            met("a poll", stage, |stage| {
-                stage.simulator.calls().method("QueryPerf").in_flight > 0
-            })
-            .await?;
+            stage
+                .met("a poll", |stage| {
+                    stage.simulator.calls().method("QueryPerf").in_flight > 0
+                })
+                .await?;
         }
         Amid::BackFill => {
             let outage = dice.seconds(1_200, 2_900);
@@ -77,25 +78,16 @@ pub(super) async fn term(stage: &mut Stage, dice: &mut Random) -> Result<String,
                 throttle: Some(throttle),
                 ..Weather::default()
             });
-            stage.end(End::Term).await?;
-            stage.pass_unwell(outage);
-            stage.start().await?;
+            away(stage, End::Term, outage).await?;
             let before = stage.simulator.calls().count("QueryPerf");
-            met("a back-fill", stage, |stage| {
-                stage.simulator.calls().count("QueryPerf") > before + 1
-            })
-            .await?;
+            stage
+                .met("a back-fill", |stage| {
+                    stage.simulator.calls().count("QueryPerf") > before + 1
+                })
+                .await?;
         }
         Amid::Copy => {
-            let before = stage.holder().database.counts().held_copies;
-            stage.end(End::Term).await?;
-            stage.pass_unwell(Duration::from_secs(60));
-            stage.holder().database.hold_copy();
-            stage.start().await?;
-            met("a COPY", stage, |stage| {
-                stage.holder().database.counts().held_copies > before
-            })
-            .await?;
+            away_into_copy(stage, End::Term, MINUTE).await?;
         }
         Amid::Rollups => {
             stage.pass(Duration::from_secs(300));
@@ -120,9 +112,7 @@ pub(super) async fn term(stage: &mut Stage, dice: &mut Random) -> Result<String,
                 stage.pass_unwell(short(dice));
             } else {
                 let after = dice.millis(0, 1_500);
-                stage.end(End::Term).await?;
-                stage.pass_unwell(short(dice));
-                stage.start().await?;
+                away(stage, End::Term, short(dice)).await?;
                 stage.ready().await?;
                 tokio::time::sleep(after).await;
                 let slot = stage.holder();

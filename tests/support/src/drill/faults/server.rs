@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::super::Error;
 use super::super::random::Random;
 use super::super::stage::Stage;
-use super::{ending, met, moment, provoke};
+use super::{copy_is_held, ending, hold_copy, moment, provoke};
 use crate::http;
 
 const ERRORS: &str = "virt_collector_database_errors_total";
@@ -243,13 +243,9 @@ pub(super) async fn locked(stage: &mut Stage, dice: &mut Random) -> Result<Strin
 pub(super) async fn slow(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     // A poll that is late by less is due at once, and none is lost.
     let hold = dice.millis(31_000, 34_000);
-    let before = stage.holder().database.counts().held_copies;
-    stage.holder().database.hold_copy();
+    let before = hold_copy(stage);
     let when = provoke(stage, dice).await?;
-    met("a COPY", stage, |stage| {
-        stage.holder().database.counts().held_copies > before
-    })
-    .await?;
+    copy_is_held(stage, before).await?;
     let skipped = stage.figure(SKIPPED, &[]).await?;
     tokio::time::sleep(hold).await;
     stage.within_bounds().await?;

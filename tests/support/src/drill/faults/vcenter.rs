@@ -8,7 +8,7 @@ use super::super::Error;
 use super::super::figures::unmet;
 use super::super::random::Random;
 use super::super::stage::Stage;
-use super::{MEET, ending, met, moment, provoke, short};
+use super::{MEET, ending, moment, provoke, short};
 use crate::proxy::{Direction, Weather};
 
 const POLLS: &str = "virt_collector_polls_total";
@@ -21,10 +21,7 @@ pub(super) async fn session(stage: &mut Stage, dice: &mut Random) -> Result<Stri
         let end = ending(dice);
         stage.pass(moment(dice));
         stage.restart(end).await?;
-        met("a session", stage, |stage| {
-            stage.simulator.sessions().stats().open > 0
-        })
-        .await?;
+        stage.session().await?;
         tokio::time::sleep(after).await;
         expire(stage, expired).await?;
         Ok(format!("expired {} ms after a log-in", after.as_millis()))
@@ -37,11 +34,12 @@ pub(super) async fn session(stage: &mut Stage, dice: &mut Random) -> Result<Stri
 
 /// Ends every session; there is one.
 async fn expire(stage: &mut Stage, before: u64) -> Result<(), Error> {
-    met("an open session", stage, |stage| {
-        stage.simulator.sessions().expire_all();
-        stage.simulator.sessions().stats().expired > before
-    })
-    .await
+    stage
+        .met("an open session", |stage| {
+            stage.simulator.sessions().expire_all();
+            stage.simulator.sessions().stats().expired > before
+        })
+        .await
 }
 
 pub(super) async fn truncated(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
@@ -70,7 +68,9 @@ pub(super) async fn truncated(stage: &mut Stage, dice: &mut Random) -> Result<St
         stage.simulator.sessions().expire_all();
     }
     let when = provoke(stage, dice).await?;
-    met(&story, stage, |stage| stage.simulator.rules().applied(rule) > 0).await?;
+    stage
+        .met(&story, |stage| stage.simulator.rules().applied(rule) > 0)
+        .await?;
     stage.recovered().await?;
     stage.simulator.rules().remove(rule);
     Ok(format!("{story}, {when}"))
@@ -112,10 +112,9 @@ pub(super) async fn restart(stage: &mut Stage, dice: &mut Random) -> Result<Stri
     };
     let everything = stage.simulator.rules().add(everything);
     stage.simulator.set_network(true);
-    met("a 503", stage, |stage| {
-        stage.simulator.rules().applied(everything) > 0
-    })
-    .await?;
+    stage
+        .met("a 503", |stage| stage.simulator.rules().applied(everything) > 0)
+        .await?;
     tokio::time::sleep(starting).await;
 
     // A fault, so that no session begins.
@@ -125,18 +124,16 @@ pub(super) async fn restart(stage: &mut Stage, dice: &mut Random) -> Result<Stri
     };
     let login = stage.simulator.rules().add(Rule::on("Login", not_yet));
     stage.simulator.rules().remove(everything);
-    met("a log-in that is put off", stage, |stage| {
-        stage.simulator.rules().applied(login) > 0
-    })
-    .await?;
+    stage
+        .met("a log-in that is put off", |stage| {
+            stage.simulator.rules().applied(login) > 0
+        })
+        .await?;
     tokio::time::sleep(no_login).await;
 
     stage.simulator.world().load(first);
     stage.simulator.rules().remove(login);
-    met("a session", stage, |stage| {
-        stage.simulator.sessions().stats().open > 0
-    })
-    .await?;
+    stage.session().await?;
     stage.pass_unwell(Duration::from_secs(40));
     tokio::time::sleep(nothing).await;
     stage.simulator.world().load(first.max(60) + 20);
@@ -226,7 +223,7 @@ pub(super) async fn cut(stage: &mut Stage, dice: &mut Random) -> Result<String, 
     let when = provoke(stage, dice).await?;
     let cut = tokio::time::timeout(
         MEET / 2,
-        met("a cut", stage, |stage| {
+        stage.met("a cut", |stage| {
             stage.holder().vcenter.counts().cut_bytes > before
         }),
     );
