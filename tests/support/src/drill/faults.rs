@@ -23,6 +23,7 @@ mod operations;
 mod replies;
 mod server;
 mod vcenter;
+mod way;
 mod world;
 
 /// For a poll to come by itself, and for what it then meets.
@@ -46,11 +47,11 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::RestartFast => database::restart(stage, dice, Mode::Fast).await,
         Kind::RestartImmediate => database::restart(stage, dice, Mode::Immediate).await,
         Kind::DatabaseStopped => database::stopped(stage, dice).await,
-        Kind::DatabaseReset => database::reset(stage, dice).await,
-        Kind::DatabaseStalled => database::stalled(stage, dice).await,
+        Kind::DatabaseReset => way::reset(stage, dice, way::DATABASE).await,
+        Kind::DatabaseStalled => way::stalled(stage, dice, way::DATABASE).await,
         Kind::DatabaseThrottled => database::throttled(stage, dice).await,
         Kind::DatabaseLatency => database::latency(stage, dice).await,
-        Kind::DatabaseCut => database::cut(stage, dice).await,
+        Kind::DatabaseCut => way::cut(stage, dice, way::DATABASE).await,
         Kind::DatabaseRefused => database::refused(stage, dice).await,
         Kind::Failover => failover::failover(stage, dice).await,
         Kind::ReadOnly => failover::read_only(stage, dice).await,
@@ -61,11 +62,11 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::Session => vcenter::session(stage, dice).await,
         Kind::Truncated => vcenter::truncated(stage, dice).await,
         Kind::VcenterAway => vcenter::away(stage, dice).await,
-        Kind::VcenterReset => vcenter::reset(stage, dice).await,
-        Kind::VcenterStalled => vcenter::stalled(stage, dice).await,
+        Kind::VcenterReset => way::reset(stage, dice, way::VCENTER).await,
+        Kind::VcenterStalled => way::stalled(stage, dice, way::VCENTER).await,
         Kind::VcenterThrottled => vcenter::throttled(stage, dice).await,
         Kind::VcenterLatency => vcenter::latency(stage, dice).await,
-        Kind::VcenterCut => vcenter::cut(stage, dice).await,
+        Kind::VcenterCut => way::cut(stage, dice, way::VCENTER).await,
         Kind::VcenterRestart => vcenter::restart(stage, dice).await,
         Kind::SessionMinute => access::session_minute(stage, dice).await,
         Kind::SessionIdle => access::session_idle(stage, dice).await,

@@ -1,4 +1,4 @@
-//! The database, or the way to it, fails.
+//! The database fails, or the way to it is slow or closed.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::super::stage::{End, Stage};
 use super::{MEET, away, ending, provoke, short};
 use crate::cluster::Mode;
 use crate::process;
-use crate::proxy::{CommitCut, Direction, Weather};
+use crate::proxy::{CommitCut, Weather};
 
 pub(super) async fn commit_cut(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let cut = if dice.chance(75) {
@@ -180,34 +180,6 @@ async fn coarse(stage: &Stage) -> Result<i64, Error> {
     Ok(stage.client().await?.query_one(COARSE, &[]).await?.get(0))
 }
 
-pub(super) async fn reset(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let after = dice.millis(0, 1_500);
-    let times = dice.between(1, 4);
-    let when = provoke(stage, dice).await?;
-    for _ in 0..times {
-        tokio::time::sleep(after).await;
-        stage.holder().database.reset_all();
-    }
-    Ok(format!("{times} times, every {} ms, {when}", after.as_millis()))
-}
-
-pub(super) async fn stalled(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let after = dice.millis(0, 1_500);
-    let time = dice.millis(2_000, 12_000);
-    let when = provoke(stage, dice).await?;
-    tokio::time::sleep(after).await;
-    stage.holder().database.set_weather(Weather {
-        stalled: true,
-        ..Weather::default()
-    });
-    tokio::time::sleep(time).await;
-    Ok(format!(
-        "for {} ms, {} ms {when}",
-        time.as_millis(),
-        after.as_millis()
-    ))
-}
-
 pub(super) async fn throttled(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let rate = u32::try_from(dice.between(10_000, 60_000)).unwrap_or(u32::MAX);
     let outage = dice.seconds(60, 1_500);
@@ -243,30 +215,6 @@ pub(super) async fn latency(stage: &mut Stage, dice: &mut Random) -> Result<Stri
 async fn slow(stage: &mut Stage, outage: Duration) -> Result<(), Error> {
     away(stage, End::Kill, outage).await?;
     stage.recovered().await
-}
-
-pub(super) async fn cut(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let direction = if dice.chance(60) {
-        Direction::Up
-    } else {
-        Direction::Down
-    };
-    let bytes = dice.between(1, 8_000);
-    let before = stage.holder().database.counts().cut_bytes;
-    stage.holder().database.cut_after(direction, bytes);
-    let when = provoke(stage, dice).await?;
-    // What flows in a poll may be less; renewals and looks at the health add to it.
-    let cut = tokio::time::timeout(
-        MEET / 2,
-        stage.met("a cut", |stage| {
-            stage.holder().database.counts().cut_bytes > before
-        }),
-    );
-    let far = cut.await.is_err();
-    Ok(format!(
-        "after {bytes} bytes {direction:?}, {when}{}",
-        if far { ", never reached" } else { "" }
-    ))
 }
 
 pub(super) async fn refused(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {

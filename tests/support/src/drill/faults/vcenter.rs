@@ -1,4 +1,4 @@
-//! The vCenter's server, or the way to it, fails.
+//! The vCenter's server fails, or the way to it is slow.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use super::super::Error;
 use super::super::figures::unmet;
 use super::super::random::Random;
 use super::super::stage::Stage;
-use super::{MEET, ending, moment, provoke, short};
-use crate::proxy::{Direction, Weather};
+use super::{ending, moment, provoke, short};
+use crate::proxy::Weather;
 
 const POLLS: &str = "virt_collector_polls_total";
 
@@ -160,34 +160,6 @@ pub(super) async fn restart(stage: &mut Stage, dice: &mut Random) -> Result<Stri
     ))
 }
 
-pub(super) async fn reset(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let after = dice.millis(0, 1_000);
-    let times = dice.between(1, 4);
-    let when = provoke(stage, dice).await?;
-    for _ in 0..times {
-        tokio::time::sleep(after).await;
-        stage.holder().vcenter.reset_all();
-    }
-    Ok(format!("{times} times, every {} ms, {when}", after.as_millis()))
-}
-
-pub(super) async fn stalled(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let after = dice.millis(0, 1_000);
-    let time = dice.millis(2_000, 8_000);
-    let when = provoke(stage, dice).await?;
-    tokio::time::sleep(after).await;
-    stage.holder().vcenter.set_weather(Weather {
-        stalled: true,
-        ..Weather::default()
-    });
-    tokio::time::sleep(time).await;
-    Ok(format!(
-        "for {} ms, {} ms {when}",
-        time.as_millis(),
-        after.as_millis()
-    ))
-}
-
 pub(super) async fn throttled(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
     let rate = u32::try_from(dice.between(10_000, 60_000)).unwrap_or(u32::MAX);
     stage.holder().vcenter.set_weather(Weather {
@@ -209,27 +181,4 @@ pub(super) async fn latency(stage: &mut Stage, dice: &mut Random) -> Result<Stri
     let when = provoke(stage, dice).await?;
     stage.recovered().await?;
     Ok(format!("{} ms each way, {when}", latency.as_millis()))
-}
-
-pub(super) async fn cut(stage: &mut Stage, dice: &mut Random) -> Result<String, Error> {
-    let direction = if dice.chance(30) {
-        Direction::Up
-    } else {
-        Direction::Down
-    };
-    let bytes = dice.between(1, 12_000);
-    let before = stage.holder().vcenter.counts().cut_bytes;
-    stage.holder().vcenter.cut_after(direction, bytes);
-    let when = provoke(stage, dice).await?;
-    let cut = tokio::time::timeout(
-        MEET / 2,
-        stage.met("a cut", |stage| {
-            stage.holder().vcenter.counts().cut_bytes > before
-        }),
-    );
-    let far = cut.await.is_err();
-    Ok(format!(
-        "after {bytes} bytes {direction:?}, {when}{}",
-        if far { ", never reached" } else { "" }
-    ))
 }
