@@ -9,7 +9,9 @@
 //! | `plan` | which faults, how often, in which order |
 //! | `random` | dice from the seed |
 //! | `set_up` | what every stage stands on: a server with an empty database, directories |
-//! | `stage` | database, vCenter, proxies, collectors, and their comings and goings |
+//! | `stage` | database, vCenter, collectors, and their comings and goings |
+//! | `slot` | one collector, with its ways to database and vCenter |
+//! | `lease` | who holds the platform, and who takes it |
 //! | `machine` | what systemd and the kernel do to a process: its socket, limits, name spaces |
 //! | `looks` | what can be seen of a collector from outside |
 //! | `judge` | waits until the daemon has recovered; asks the oracle |
@@ -42,11 +44,13 @@ use crate::{cluster, database, http, process, proxy};
 mod faults;
 mod figures;
 mod judge;
+mod lease;
 mod looks;
 mod machine;
 mod plan;
 mod random;
 mod set_up;
+mod slot;
 mod stage;
 mod standby;
 

@@ -3,28 +3,16 @@
 use std::time::Duration;
 
 use super::Error;
-use super::stage::{PLATFORM, READY_DEADLINE, Stage};
+use super::stage::Stage;
 use crate::process::{self, Signal};
 
 /// For a status to show, which follows a poll or a back-off of half a minute.
 const SHOWN: Duration = Duration::from_secs(90);
 
-/// For a renewal, which is due every 10 s, on a machine that others use too.
-const RENEWED: Duration = Duration::from_secs(60);
-
 impl Stage {
     /// Waits until the holder is READY.
-    pub(super) async fn ready(&mut self) -> Result<(), Error> {
-        let slot = self.holder();
-        process::until("virt-collector to be READY", READY_DEADLINE, || async move {
-            if slot.is_ready() {
-                Ok(())
-            } else {
-                Err("not yet".to_owned())
-            }
-        })
-        .await?;
-        Ok(())
+    pub(super) async fn ready(&self) -> Result<(), Error> {
+        self.holder().ready().await
     }
 
     // ---- metrics
@@ -55,46 +43,6 @@ impl Stage {
     }
 
     // ---- the tables
-
-    /// Whether the platform's lease is good.
-    pub(super) async fn is_leased(&self) -> Result<bool, Error> {
-        let sql = "SELECT until > clock_timestamp() FROM virt_platform_lease JOIN virt_platform USING (platform_id) \
-                   WHERE name = $1";
-        Ok(self.client().await?.query_one(sql, &[&PLATFORM]).await?.get(0))
-    }
-
-    /// Waits until somebody has taken the platform since the lease had this epoch.
-    pub(super) async fn taken(&self, before: i64) -> Result<(), Error> {
-        process::until("somebody to take the platform", SHOWN, || async {
-            let look = async { Ok::<_, Error>((self.lease().await?.1, self.is_leased().await?)) };
-            match look.await {
-                Ok((epoch, true)) if epoch > before => Ok(()),
-                Ok(seen) => Err(format!("{seen:?}")),
-                Err(error) => Err(process::chain(&error)),
-            }
-        })
-        .await?;
-        Ok(())
-    }
-
-    /// Waits until the platform's lease is renewed.
-    pub(super) async fn renewed(&self) -> Result<(), Error> {
-        let until = async || {
-            let sql = "SELECT until::text FROM virt_platform_lease JOIN virt_platform USING (platform_id) WHERE name = $1";
-            let row = self.client().await?.query_one(sql, &[&PLATFORM]).await?;
-            Ok::<String, Error>(row.get(0))
-        };
-        let before = until().await?;
-        process::until("the lease to be renewed", RENEWED, || async {
-            match until().await {
-                Ok(now) if now > before => Ok(()),
-                Ok(now) => Err(now),
-                Err(error) => Err(process::chain(&error)),
-            }
-        })
-        .await?;
-        Ok(())
-    }
 
     /// A platform's status.
     pub(super) async fn status(&self, platform: &str) -> Result<String, Error> {

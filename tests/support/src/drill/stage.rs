@@ -1,63 +1,34 @@
-//! Database, vCenter, proxies and collectors, and their comings and goings.
+//! Database, vCenter and collectors, and their comings and goings.
 //!
 //! Owns: everything that runs, and which time of the vCenter was healthy. Never does: judging.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
 use tokio_postgres::Client;
 use vsphere_simulator::{ClockMode, Simulator, Spec};
 
 use super::Error;
-use super::machine::Systemd;
 use super::plan::Plan;
-use super::set_up::{self, Ground};
+use super::set_up::Ground;
+use super::slot::Slot;
 use crate::cluster::{Cluster, Mode};
-use crate::collector::{Collector, Platform, Settings};
-use crate::process::{self, Signal};
-use crate::proxy::{Endpoint, Protocol, Proxy, Weather};
-use crate::usage;
+use crate::process;
 
 /// The platform. A platform's polls keep a phase that follows from its name, and this one's second poll comes 2.4 s
 /// after its first: whatever the first one suffers, the daemon's own next try is not far.
 pub(super) const PLATFORM: &str = "drill-3";
 
 /// The shortest that configuration allows.
-const INTERVAL: Duration = Duration::from_secs(20);
+pub(super) const INTERVAL: Duration = Duration::from_secs(20);
 
 /// The database.
 pub(super) const DATABASE: &str = "virt_drill";
 
-/// The daemon promises to stop within this.
-pub(super) const STOP_LIMIT: Duration = Duration::from_secs(45);
-
-/// For one that does not keep its promise.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
-
 /// To be there after a start.
 pub(super) const READY_DEADLINE: Duration = Duration::from_secs(60);
-
-/// TTL and ten seconds: what is promised of a take-over.
-const TAKEOVER_LIMIT: Duration = Duration::from_secs(40);
-
-/// One collector with its ways to the database and to the vCenter.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) collector: Collector,
-    /// The way to the server that takes writes.
-    pub(super) database: Proxy,
-    /// The way to the other server, which is named beside it; closed while there is none.
-    pub(super) spare: Proxy,
-    pub(super) vcenter: Proxy,
-    /// Address of the admin API.
-    pub(super) api: SocketAddr,
-    systemd: Systemd,
-    running: bool,
-}
 
 /// Everything that runs.
 #[derive(Debug)]
@@ -172,7 +143,7 @@ impl Stage {
 
     /// The longest time from a start to READY since the last call.
     pub(super) fn take_ready(&mut self) -> Duration {
-        let longest = self.slots.iter().map(|slot| slot.systemd.take_longest()).max();
+        let longest = self.slots.iter().map(|slot| slot.take_longest_start()).max();
         longest.unwrap_or_default()
     }
 
@@ -249,8 +220,11 @@ impl Stage {
         if self.holder == 0 { second } else { first }
     }
 
-    fn swap(&mut self) {
+    /// The other collector is the holder now; it took over in so long.
+    pub(super) fn swap(&mut self, took: Duration) {
         self.holder = 1 - self.holder;
+        self.takeover_max = self.takeover_max.max(took);
+        self.note("taken over");
     }
 
     /// Starts the holder. Waits for nothing.
@@ -279,6 +253,23 @@ impl Stage {
         }
     }
 
+    /// Starts the other collector and waits until it stands by.
+    pub(super) async fn stand_by(&mut self) -> Result<(), Error> {
+        self.note(format!("collector {} stands by", 1 - self.holder));
+        self.other_mut().start().await?;
+        let other = self.other_mut();
+        let admin = other.collector.admin();
+        process::until("the other collector to stand by", READY_DEADLINE, || async move {
+            match crate::http::get(admin, "/readyz").await {
+                Ok((status, _)) if status.is_success() => Ok(()),
+                Ok((status, _)) => Err(status.to_string()),
+                Err(error) => Err(process::chain(&error)),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
     pub(super) async fn restart(&mut self, end: End) -> Result<(), Error> {
         self.end(end).await?;
         self.start().await
@@ -301,24 +292,10 @@ impl Stage {
         Ok(())
     }
 
-    pub(super) async fn expire_lease(&self) -> Result<(), Error> {
-        if self.slots.iter().any(|slot| slot.running) {
-            return Ok(());
-        }
-        let client = self.client().await?;
-        client
-            .batch_execute(
-                "UPDATE virt_platform_lease SET until = clock_timestamp() WHERE until > clock_timestamp(); \
-                 UPDATE virt_collector SET until = clock_timestamp() WHERE until > clock_timestamp()",
-            )
-            .await?;
-        Ok(())
-    }
-
     /// Reads the high-water mark of every collector's memory.
     pub(super) fn note_memory(&mut self) {
         for slot in &self.slots {
-            if let Some(kib) = most_kib(&slot.collector) {
+            if let Some(kib) = slot.most_memory_kib() {
                 self.rss_max_kib = self.rss_max_kib.max(kib);
             }
         }
@@ -326,7 +303,7 @@ impl Stage {
 
     /// Most memory that the holder ever had; `None` where it does not run.
     pub(super) fn memory_kib(&self) -> Option<u64> {
-        most_kib(&self.holder().collector)
+        self.holder().most_memory_kib()
     }
 
     /// What a collector needs to read everything, nothing being wrong.
@@ -365,63 +342,6 @@ impl Stage {
             |zone| format!("ALTER DATABASE {DATABASE} SET timezone = '{zone}'"),
         );
         Ok(self.client().await?.batch_execute(&sql).await?)
-    }
-
-    // ---- the lease
-
-    /// Starts the other collector and waits until it stands by.
-    pub(super) async fn stand_by(&mut self) -> Result<(), Error> {
-        self.note(format!("collector {} stands by", 1 - self.holder));
-        self.other_mut().start().await?;
-        let other = self.other_mut();
-        let admin = other.collector.admin();
-        process::until("the other collector to stand by", READY_DEADLINE, || async move {
-            match crate::http::get(admin, "/readyz").await {
-                Ok((status, _)) if status.is_success() => Ok(()),
-                Ok((status, _)) => Err(status.to_string()),
-                Err(error) => Err(process::chain(&error)),
-            }
-        })
-        .await?;
-        Ok(())
-    }
-
-    /// Owner and epoch of the lease.
-    pub(super) async fn lease(&self) -> Result<(String, i64), Error> {
-        let row = self
-            .client()
-            .await?
-            .query_one(
-                "SELECT owner, epoch FROM virt_platform_lease JOIN virt_platform USING (platform_id) WHERE name = $1",
-                &[&PLATFORM],
-            )
-            .await?;
-        Ok((row.get(0), row.get(1)))
-    }
-
-    /// Waits for the other collector to take over from the holder, and makes it the holder.
-    pub(super) async fn taken_over(&mut self, before: i64, since: Instant) -> Result<Duration, Error> {
-        let this = &*self;
-        let deadline = 2 * TAKEOVER_LIMIT;
-        process::until("the other collector to take over", deadline, || async move {
-            match this.lease().await {
-                Ok((_, epoch)) if epoch > before => Ok(()),
-                Ok((owner, epoch)) => Err(format!("owner {owner}, epoch {epoch}")),
-                Err(error) => Err(process::chain(&error)),
-            }
-        })
-        .await?;
-        let took = since.elapsed();
-        self.takeover_max = self.takeover_max.max(took);
-        self.swap();
-        self.note("taken over");
-        if took > TAKEOVER_LIMIT {
-            return Err(Error::TakeOver {
-                took,
-                limit: TAKEOVER_LIMIT,
-            });
-        }
-        Ok(took)
     }
 
     // ---- the admin API
@@ -484,149 +404,6 @@ impl Stage {
         }
         Ok(())
     }
-}
-
-impl Slot {
-    fn prepare(number: usize, ground: &Ground, simulator: &Simulator) -> Result<Self, Error> {
-        let target = ground.socket()?;
-        // One over TCP, one over a Unix socket: both are in use.
-        // Both name two servers, as where there is a standby.
-        let (way, spare, host) = if number == 0 {
-            let [way, spare] = [
-                Proxy::tcp(Protocol::Postgres, target.clone())?,
-                Proxy::tcp(Protocol::Postgres, target)?,
-            ];
-            let port = |proxy: &Proxy| Ok::<_, Error>(proxy.address().ok_or(Error::Nothing("port"))?.port());
-            let ports = format!("{},{}", port(&way)?, port(&spare)?);
-            (way, spare, format!("host=127.0.0.1,127.0.0.1 port={ports}"))
-        } else {
-            let [first, second] = ["a", "b"].map(|name| ground.sockets().join(name));
-            for directory in [&first, &second] {
-                set_up::fresh(directory)?;
-            }
-            (
-                Proxy::unix(&first, target.clone())?,
-                Proxy::unix(&second, target)?,
-                format!("host={},{}", first.display(), second.display()),
-            )
-        };
-        spare.refuse(true);
-        let vcenter = Proxy::tcp(Protocol::Opaque, Endpoint::Tcp(simulator.addr()))?;
-        let platform = Platform {
-            address: vcenter.address().ok_or(Error::Nothing("port"))?,
-            ..Platform::simulated(PLATFORM, simulator)
-        };
-        let api = process::free_address()?;
-        let keys = ground.directory.join("keyring");
-        let settings = Settings {
-            database: format!("{host} user=virt_writer dbname={DATABASE}"),
-            owner: format!("{host} user=virt_owner dbname={DATABASE}"),
-            interval: INTERVAL,
-            discovery_interval: INTERVAL,
-            listen: process::free_address()?,
-            top: String::new(),
-            more: format!(
-                "[keys]\nfile = {keys:?}\n\n[api]\nlisten = \"{api}\"\nconnections = 512\n\
-                 connections_per_address = 512\nrequests_per_second = 1000\nactions_per_minute = 600\n\n\
-                 [log]\nlevel = \"info,virt_collector=debug\""
-            ),
-            platforms: vec![platform],
-        };
-        let files = ground.directory.join(format!("collector-{number}"));
-        Ok(Self {
-            collector: Collector::prepare(&ground.program, &files, &settings)?,
-            database: way,
-            spare,
-            vcenter,
-            api,
-            systemd: Systemd::new(ground.sockets(), number),
-            running: false,
-        })
-    }
-
-    pub(super) async fn start(&mut self) -> Result<(), Error> {
-        self.start_by(&[]).await
-    }
-
-    async fn start_by(&mut self, by: &[String]) -> Result<(), Error> {
-        let mut all = self.systemd.starts()?;
-        all.extend_from_slice(by);
-        self.collector.start_by(&all).await?;
-        self.running = true;
-        Ok(())
-    }
-
-    /// Whether the one that was started last is READY.
-    pub(super) fn is_ready(&self) -> bool {
-        self.systemd.is_ready()
-    }
-
-    /// The process, while it runs.
-    pub(super) fn pid(&self) -> Result<u32, Error> {
-        self.collector.pid().ok_or(Error::Nothing("running collector"))
-    }
-
-    /// Where the collector is there no more by itself: how it ended.
-    pub(super) async fn ended(&mut self, deadline: Duration) -> Result<std::process::ExitStatus, Error> {
-        let daemon = self
-            .collector
-            .daemon()
-            .ok_or(Error::Nothing("running collector"))?;
-        let status = daemon.wait(deadline).await?;
-        self.running = false;
-        Ok(status)
-    }
-
-    pub(super) async fn kill(&mut self) -> Result<(), Error> {
-        self.running = false;
-        Ok(self.collector.kill().await?)
-    }
-
-    /// SIGTERM; it must end with 0, and in time. How long that took.
-    pub(super) async fn stop(&mut self) -> Result<Duration, Error> {
-        if !self.running {
-            return Ok(Duration::ZERO);
-        }
-        // Before that it has no say in how it ends.
-        let systemd = &self.systemd;
-        process::until("virt-collector to be READY", READY_DEADLINE, || async move {
-            if systemd.is_ready() {
-                Ok(())
-            } else {
-                Err("not yet".to_owned())
-            }
-        })
-        .await?;
-        let since = Instant::now();
-        self.collector.end(STOP_DEADLINE).await?;
-        let took = since.elapsed();
-        self.running = false;
-        if took > STOP_LIMIT {
-            return Err(Error::criterion(
-                "the end within 45 s of SIGTERM",
-                format!("{:.1} s", took.as_secs_f64()),
-            ));
-        }
-        Ok(took)
-    }
-
-    pub(super) fn signal(&self, signal: Signal) -> Result<(), Error> {
-        Ok(self.collector.signal(signal)?)
-    }
-
-    /// Fair weather and no traps on both ways.
-    pub(super) fn calm(&self) {
-        for proxy in [&self.database, &self.vcenter] {
-            proxy.disarm();
-            proxy.refuse(false);
-            proxy.set_weather(Weather::default());
-        }
-    }
-}
-
-/// Most memory that it ever had; `None` where it does not run.
-fn most_kib(collector: &Collector) -> Option<u64> {
-    usage::most_resident_kib(collector.pid()?).ok()
 }
 
 /// Now, seven seconds after a sample.

@@ -2,7 +2,8 @@
 
 use super::super::Error;
 use super::super::random::Random;
-use super::super::stage::{Slot, Stage};
+use super::super::slot::Slot;
+use super::super::stage::Stage;
 use super::{MEET, provoke};
 use crate::proxy::{Direction, Proxy, Weather};
 
