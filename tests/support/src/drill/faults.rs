@@ -15,13 +15,16 @@ use crate::cluster::Mode;
 
 mod access;
 mod collector;
+mod configuration;
 mod database;
 mod failover;
-mod machine;
+mod log;
 mod network;
 mod operations;
 mod replies;
 mod server;
+mod shortage;
+mod term;
 mod vcenter;
 mod way;
 mod world;
@@ -90,12 +93,12 @@ pub(super) async fn happen(stage: &mut Stage, kind: Kind, mut dice: Random) -> R
         Kind::PartlyEmpty => world::partly_empty(stage, dice).await,
         Kind::ClockForward => world::clock_forward(stage, dice).await,
         Kind::ClockBack => world::clock_back(stage, dice).await,
-        Kind::Term => machine::term(stage, dice).await,
-        Kind::Memory => machine::memory(stage, dice).await,
-        Kind::Descriptors => machine::descriptors(stage, dice).await,
-        Kind::LogLost => machine::log_lost(stage, dice).await,
-        Kind::ReloadBroken => machine::reload_broken(stage, dice).await,
-        Kind::Credential => machine::credential(stage, dice).await,
+        Kind::Term => term::term(stage, dice).await,
+        Kind::Memory => shortage::memory(stage, dice).await,
+        Kind::Descriptors => shortage::descriptors(stage, dice).await,
+        Kind::LogLost => log::lost(stage, dice).await,
+        Kind::ReloadBroken => configuration::reload_broken(stage, dice).await,
+        Kind::Credential => configuration::credential(stage, dice).await,
         Kind::Dns => network::dns(stage, dice).await,
         Kind::DeadAddress => network::dead_address(stage, dice).await,
         Kind::RstStorm => network::rst_storm(stage, dice).await,
