@@ -157,6 +157,17 @@ async fn provoke(stage: &mut Stage, dice: &mut Random) -> Result<&'static str, E
     }
 }
 
+/// As [`provoke`], and waits until somebody asks for it.
+async fn provoke_poll(stage: &mut Stage, dice: &mut Random) -> Result<(), Error> {
+    provoke(stage, dice).await?;
+    let asked = stage.simulator.calls().count("QueryPerf");
+    stage
+        .met("a poll", |stage| {
+            stage.simulator.calls().count("QueryPerf") > asked
+        })
+        .await
+}
+
 /// Ends the collector, lets time pass, and starts it. What passed before the end could be fetched by a poll that the
 /// end waits for.
 async fn away(stage: &mut Stage, end: End, time: Duration) -> Result<(), Error> {

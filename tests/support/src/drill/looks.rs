@@ -44,6 +44,21 @@ impl Stage {
 
     // ---- the tables
 
+    /// Waits until there is a gap to be filled.
+    pub(super) async fn gap_is_open(&self) -> Result<(), Error> {
+        let sql = "SELECT count(*) FROM virt_collection_gap WHERE state = 'open'";
+        process::until("a gap to be filled", SHOWN, || async {
+            let look = async { Ok::<i64, Error>(self.client().await?.query_one(sql, &[]).await?.get(0)) };
+            match look.await {
+                Ok(0) => Err("none".to_owned()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(process::chain(&error)),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
     /// A platform's status.
     pub(super) async fn status(&self, platform: &str) -> Result<String, Error> {
         let sql = "SELECT status FROM virt_platform WHERE name = $1";

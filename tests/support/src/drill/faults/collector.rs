@@ -87,6 +87,7 @@ pub(super) async fn long_outage(stage: &mut Stage, dice: &mut Random) -> Result<
     });
     away(stage, End::Kill, outage).await?;
     // In the middle of the back-fill, which the next one continues.
+    stage.gap_is_open().await?;
     tokio::time::sleep(after).await;
     stage.restart(End::Kill).await?;
     Ok(format!(

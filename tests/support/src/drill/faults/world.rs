@@ -9,7 +9,7 @@ use super::super::Error;
 use super::super::figures::unmet;
 use super::super::random::Random;
 use super::super::stage::Stage;
-use super::{MEET, ending, moment, provoke};
+use super::{MEET, ending, moment, provoke, provoke_poll};
 use crate::process;
 
 const MICROS: i64 = 1_000_000;
@@ -194,13 +194,7 @@ pub(super) async fn late(stage: &mut Stage, dice: &mut Random) -> Result<String,
         extra.as_secs()
     ));
     stage.simulator.world().delay_samples(whose, first, last, extra)?;
-    // Polls before, amid and after.
-    for _ in 0..3 {
-        provoke(stage, dice).await?;
-        tokio::time::sleep(dice.millis(200, 1_500)).await;
-    }
-    stage.pass(Duration::from_secs(160));
-    provoke(stage, dice).await?;
+    polls_around(stage, dice).await?;
     Ok(format!(
         "{} samples of {} by {} s",
         (last - first) / 20 + 1,
@@ -232,12 +226,7 @@ pub(super) async fn partly_empty(stage: &mut Stage, dice: &mut Random) -> Result
     };
     stage.note(format!("{vm}: {cells:?}"));
     stage.simulator.world().withhold(Some(&vm), cells)?;
-    for _ in 0..3 {
-        provoke(stage, dice).await?;
-        tokio::time::sleep(dice.millis(200, 1_500)).await;
-    }
-    stage.pass(Duration::from_secs(160));
-    provoke(stage, dice).await?;
+    polls_around(stage, dice).await?;
     Ok(format!(
         "{counter} of {vm}, {} samples, {}",
         (last - first) / 20 + 1,
@@ -247,6 +236,16 @@ pub(super) async fn partly_empty(stage: &mut Stage, dice: &mut Random) -> Result
             "for ever"
         }
     ))
+}
+
+/// Polls before, amid and after some samples that come late, and one when the gap that they left is to be asked for.
+async fn polls_around(stage: &mut Stage, dice: &mut Random) -> Result<(), Error> {
+    for _ in 0..3 {
+        provoke_poll(stage, dice).await?;
+        tokio::time::sleep(dice.millis(200, 1_500)).await;
+    }
+    stage.pass(Duration::from_secs(160));
+    provoke(stage, dice).await.map(drop)
 }
 
 /// The first stamp that is not published yet.
@@ -275,9 +274,8 @@ pub(super) async fn clock_back(stage: &mut Stage, dice: &mut Random) -> Result<S
     let when = provoke(stage, dice).await?;
     tokio::time::sleep(dice.millis(0, 700)).await;
     stage.step(-i64::try_from(by).unwrap_or(0) * MICROS);
-    // Polls while nothing is published, then life goes on.
-    provoke(stage, dice).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // A poll while nothing is published, then life goes on.
+    provoke_poll(stage, dice).await?;
     stage.pass(Duration::from_secs(by + 60));
     provoke(stage, dice).await?;
     Ok(format!("by {by} s, {when}"))
