@@ -27,7 +27,7 @@ use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use support::collector::{Collector, Platform, Settings};
-use support::database::{Database, Role};
+use support::database::Database;
 use support::process;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -63,14 +63,9 @@ async fn run(vms: usize, runs: u64, time: Duration) {
     let simulator = Simulator::start(spec).await.unwrap();
     let api = process::free_address().unwrap();
     let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
         interval: Duration::from_secs(20),
-        discovery_interval: Duration::from_secs(300),
-        listen: process::free_address().unwrap(),
-        top: String::new(),
         more: format!("[api]\nlisten = \"{api}\"\nrequests_per_second = 1000\n"),
-        platforms: vec![Platform::simulated("busy", &simulator)],
+        ..Settings::on(&database, vec![Platform::simulated("busy", &simulator)]).unwrap()
     };
     let directory = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));

@@ -12,11 +12,10 @@
     reason = "a program for a terminal that may fail loudly"
 )]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
-use support::collector::{Collector, Platform, Settings, Trust};
+use support::collector::{Collector, Platform, Settings};
 use support::database::{Database, Role};
 use vsphere_simulator::{Action, Rule, Simulator, Spec};
 
@@ -93,16 +92,7 @@ async fn run(time: Duration) -> f64 {
         .add(Rule::on("QueryPerf", Action::Delay { millis: 3_600_000 }));
 
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
-        interval: Duration::from_secs(60),
-        discovery_interval: Duration::from_secs(300),
-        listen: free_port(),
-        top: String::new(),
-        more: String::new(),
-        platforms: vec![healthy.1, hanging.1, filled.1],
-    };
+    let settings = Settings::on(&database, vec![healthy.1, hanging.1, filled.1]).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();
     collector.migrate().await.unwrap();
@@ -158,21 +148,6 @@ async fn run(time: Duration) -> f64 {
 
 async fn platform(name: &str, spec: Spec) -> (Simulator, Platform) {
     let simulator = Simulator::start(spec).await.unwrap();
-    let (user, password) = simulator.credentials();
-    let platform = Platform {
-        name: name.to_owned(),
-        kind: "vcenter",
-        address: simulator.addr(),
-        user: user.to_owned(),
-        password: password.to_owned(),
-        trust: Trust::CaPem(simulator.ca_pem().unwrap().to_owned()),
-    };
+    let platform = Platform::simulated(name, &simulator);
     (simulator, platform)
-}
-
-fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
 }

@@ -73,16 +73,7 @@ async fn run(spec: Spec) {
     let world = simulator.world();
     let vms = world.vms();
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
-        interval: Duration::from_secs(60),
-        discovery_interval: Duration::from_secs(300),
-        listen: process::free_address().unwrap(),
-        top: String::new(),
-        more: String::new(),
-        platforms: vec![Platform::simulated(PLATFORM, &simulator)],
-    };
+    let settings = Settings::on(&database, vec![Platform::simulated(PLATFORM, &simulator)]).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();
     collector.migrate().await.unwrap();

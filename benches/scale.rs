@@ -275,16 +275,7 @@ impl Stage {
         let columns = EntityKind::ALL.into_iter().flat_map(Column::of);
         let counters: Vec<&str> = columns.flat_map(Column::counters).collect();
         simulator.prepare(&counters, ahead);
-        let settings = Settings {
-            database: database.url(Role::Writer),
-            owner: database.url(Role::Owner),
-            interval: Duration::from_secs(60),
-            discovery_interval: Duration::from_secs(300),
-            listen: process::free_address().unwrap(),
-            top: String::new(),
-            more: String::new(),
-            platforms: vec![Platform::simulated(PLATFORM, &simulator)],
-        };
+        let settings = Settings::on(&database, vec![Platform::simulated(PLATFORM, &simulator)]).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let collector = prepare(directory.path(), &settings);
         collector.migrate().await.unwrap();

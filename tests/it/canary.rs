@@ -345,17 +345,13 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
 
     let api = process::free_address().unwrap();
     let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
         interval: Duration::from_secs(20),
         discovery_interval: Duration::from_secs(20),
-        listen: process::free_address().unwrap(),
-        top: String::new(),
         more: format!(
             "[log]\nlevel = \"trace\"\n[api]\nlisten = \"{api}\"\ntls_certificate_file = \"api.pem\"\n\
              tls_key_file = \"api.key\"\n"
         ),
-        platforms: vec![well, refused, mistaken],
+        ..Settings::on(&database, vec![well, refused, mistaken]).unwrap()
     };
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();

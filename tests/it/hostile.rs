@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::collector::{Collector, Settings};
 use support::database::{Database, Role};
 use support::oracle::Verdict;
-use support::process::{self, free_address};
+use support::process;
 use virt_collector::app::App;
 use virt_collector::collect::live::PollReport;
 use virt_collector::config::{Platform, Trust};

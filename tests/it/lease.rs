@@ -14,7 +14,7 @@ use futures_util::{SinkExt as _, future};
 use support::collector::{Collector, Platform, Settings};
 use support::database::{Database, Role};
 use support::oracle;
-use support::process::{Signal, free_address};
+use support::process::Signal;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -39,14 +39,9 @@ const PROMPT: Duration = Duration::from_secs(20);
 
 fn collector(directory: &Path, database: &Database, platforms: Vec<Platform>) -> Collector {
     let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
         interval: Duration::from_secs(20),
         discovery_interval: Duration::from_secs(3600),
-        listen: free_address().unwrap(),
-        top: String::new(),
-        more: String::new(),
-        platforms,
+        ..Settings::on(database, platforms).unwrap()
     };
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     Collector::prepare(program, directory, &settings).unwrap()

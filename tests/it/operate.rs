@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use support::collector::{Collector, Platform, Settings};
 use support::database::{Database as TestDatabase, Role};
-use support::process::free_address;
 use tokio_postgres::Client;
 use uuid::Uuid;
 use virt_collector::model::ids::VmId;
@@ -139,14 +138,9 @@ impl Desk {
 /// A collector as a process, with one platform.
 fn collector(directory: &Path, database: &TestDatabase, platform: Platform) -> Collector {
     let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
         interval: Duration::from_secs(300),
         discovery_interval: Duration::from_secs(3600),
-        listen: free_address().unwrap(),
-        top: String::new(),
-        more: String::new(),
-        platforms: vec![platform],
+        ..Settings::on(database, vec![platform]).unwrap()
     };
     Collector::prepare(
         Path::new(env!("CARGO_BIN_EXE_virt-collector")),

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::collector::{Collector, Platform, Settings};
-use support::database::Role;
 use support::process::{Process, Signal, free_address};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vsphere_simulator::Simulator;
@@ -31,15 +30,10 @@ impl Stage {
         let rig = Rig::new(small()).await;
         let other = Simulator::start(small()).await.unwrap();
         let settings = Settings {
-            database: rig.database.url(Role::Writer),
-            owner: rig.database.url(Role::Owner),
             // The longest: what is polled here is polled because it starts.
             interval: Duration::from_secs(300),
             discovery_interval: Duration::from_secs(3600),
-            listen: free_address().unwrap(),
-            top: String::new(),
-            more: String::new(),
-            platforms: vec![Platform::simulated("one", &rig.simulator)],
+            ..Settings::on(&rig.database, vec![Platform::simulated("one", &rig.simulator)]).unwrap()
         };
         let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
         let directory = rig.directory.path().join("service");

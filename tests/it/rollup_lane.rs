@@ -8,7 +8,6 @@ use std::time::Duration;
 use support::collector::{Collector, Platform, Settings};
 use support::database::Role;
 use support::oracle::Verdict;
-use support::process::free_address;
 use vsphere_simulator::{Action, ClockMode, RingFate, Rule, Spec};
 
 use crate::rig::{Daemon, PLATFORM, Rig, assert_clean, small};
@@ -324,14 +323,9 @@ async fn a_request_that_the_server_finds_too_large_is_asked_in_smaller_ones() {
 /// The daemon as a process, on the rig's database and platform.
 fn process(rig: &Rig) -> Collector {
     let settings = Settings {
-        database: rig.database.url(Role::Writer),
-        owner: rig.database.url(Role::Owner),
         interval: Duration::from_secs(300),
         discovery_interval: Duration::from_secs(3600),
-        listen: free_address().unwrap(),
-        top: String::new(),
-        more: String::new(),
-        platforms: vec![Platform::simulated(PLATFORM, &rig.simulator)],
+        ..Settings::on(&rig.database, vec![Platform::simulated(PLATFORM, &rig.simulator)]).unwrap()
     };
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     Collector::prepare(program, &rig.directory.path().join("process"), &settings).unwrap()

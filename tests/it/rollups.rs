@@ -8,7 +8,6 @@ use support::collector::{Collector, Platform, Settings};
 use support::database::{Database, Role};
 use support::oracle;
 use support::oracle::rollups::Rollups;
-use support::process::free_address;
 use tokio_postgres::Client;
 use vsphere_simulator::{ClockMode, Simulator, Spec};
 
@@ -159,14 +158,9 @@ impl Killed {
         let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
         let simulator = Simulator::start(small()).await.unwrap();
         let settings = Settings {
-            database: database.url(Role::Writer),
-            owner: database.url(Role::Owner),
             interval: Duration::from_secs(20),
             discovery_interval: Duration::from_secs(3600),
-            listen: free_address().unwrap(),
-            top: String::new(),
-            more: String::new(),
-            platforms: vec![Platform::simulated(PLATFORM, &simulator)],
+            ..Settings::on(&database, vec![Platform::simulated(PLATFORM, &simulator)]).unwrap()
         };
         let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
         let collector = Collector::prepare(program, directory.path(), &settings).unwrap();

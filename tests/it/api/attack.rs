@@ -325,14 +325,8 @@ async fn an_attack_does_not_fill_the_memory_of_the_daemon() {
     let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
     let api = free_address().unwrap();
     let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
-        interval: Duration::from_secs(60),
-        discovery_interval: Duration::from_secs(300),
-        listen: free_address().unwrap(),
-        top: String::new(),
         more: format!("[api]\nlisten = \"{api}\"\nrequests_per_second = 1000\n"),
-        platforms: Vec::new(),
+        ..Settings::on(&database, Vec::new()).unwrap()
     };
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();

@@ -97,16 +97,10 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
     let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
     let api = free_address().unwrap();
     let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
-        interval: Duration::from_secs(60),
-        discovery_interval: Duration::from_secs(300),
-        listen: free_address().unwrap(),
-        top: String::new(),
         more: format!(
             "[api]\nlisten = \"{api}\"\ntls_certificate_file = \"api.pem\"\ntls_key_file = \"api.key\"\n"
         ),
-        platforms: Vec::new(),
+        ..Settings::on(&database, Vec::new()).unwrap()
     };
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();

@@ -62,19 +62,16 @@ async fn platforms_that_hang_lie_and_flood_neither_delay_the_healthy_one_nor_fil
 
     let directory = tempfile::tempdir().unwrap();
     let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
+    let platforms = ["hangs", "lies", "floods", "healthy"]
+        .iter()
+        .zip(&simulators)
+        .map(|(name, simulator)| support::collector::Platform::simulated(name, simulator))
+        .collect();
     let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
         interval: Duration::from_secs(20),
         discovery_interval: Duration::from_secs(30),
-        listen: free_address().unwrap(),
         top: format!("memory = \"{}MiB\"\n", BUDGET >> 20),
-        more: String::new(),
-        platforms: ["hangs", "lies", "floods", "healthy"]
-            .iter()
-            .zip(&simulators)
-            .map(|(name, simulator)| support::collector::Platform::simulated(name, simulator))
-            .collect(),
+        ..Settings::on(&database, platforms).unwrap()
     };
     let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
     let mut collector = Collector::prepare(program, directory.path(), &settings).unwrap();

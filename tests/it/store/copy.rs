@@ -495,9 +495,11 @@ async fn a_write_that_is_dropped_half_way_stores_nothing_and_makes_the_writer_un
     let samples = flush(vec![window_of(platform.vms[0], [0], 1.0)]);
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'virt_vm_metrics'::regclass \
                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let half_way = until("the COPY waits", async || match platform.fixture.number(waits).await {
-        0 => Err("nobody waits".to_owned()),
-        _ => Ok(()),
+    let half_way = until("the COPY waits", async || {
+        match platform.fixture.number(waits).await {
+            0 => Err("nobody waits".to_owned()),
+            _ => Ok(()),
+        }
     });
     tokio::select! {
         written = platform.writer.write(&platform.lease, &samples) => panic!("{written:?}"),

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use vsphere_simulator::{PlatformKind, Simulator};
 
+use crate::database::{Database, Role};
 use crate::process::{self, Error, Process, Signal};
 
 /// What the daemon is called in messages.
@@ -96,6 +97,25 @@ pub struct Settings {
     pub more: String,
     /// What is read.
     pub platforms: Vec<Platform>,
+}
+
+impl Settings {
+    /// A poll a minute and a discovery each five, at a free port and on the shortest way to a database.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn on(database: &Database, platforms: Vec<Platform>) -> Result<Self, Error> {
+        Ok(Self {
+            database: database.url(Role::Writer),
+            owner: database.url(Role::Owner),
+            interval: Duration::from_mins(1),
+            discovery_interval: Duration::from_mins(5),
+            listen: process::free_address()?,
+            top: String::new(),
+            more: String::new(),
+            platforms,
+        })
+    }
 }
 
 /// A `virt-collector` with its files in a directory. Dropping it kills a running daemon.

@@ -389,21 +389,20 @@ async fn set_up(wish: &Wish, directory: &Path, stage: &mut Stage) -> Result<Set,
         source,
     })?;
     let settings = Settings {
-        database: database.url(Role::Writer),
-        owner: database.url(Role::Owner),
         interval: INTERVAL,
         discovery_interval: Duration::from_mins(1),
         listen: admin_address()?,
-        top: String::new(),
-        more: String::new(),
-        platforms: vec![Platform {
-            name: PLATFORM.to_owned(),
-            kind: "vcenter",
-            address: socket(&ready.sdk)?,
-            user: ready.user,
-            password: PASSWORD.to_owned(),
-            trust: Trust::CaPem(ca),
-        }],
+        ..Settings::on(
+            database,
+            vec![Platform {
+                name: PLATFORM.to_owned(),
+                kind: "vcenter",
+                address: socket(&ready.sdk)?,
+                user: ready.user,
+                password: PASSWORD.to_owned(),
+                trust: Trust::CaPem(ca),
+            }],
+        )?
     };
     let superuser = database.connect(Role::Superuser).await?;
     let reader = database.connect(Role::Reader).await?;
