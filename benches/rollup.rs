@@ -12,13 +12,15 @@
     reason = "a program for a terminal that may fail loudly"
 )]
 
-use support::database::{Database as TestDatabase, Role};
+#[path = "shared/leased.rs"]
+mod leased;
+
+use leased::Leased;
+use support::database::Database as TestDatabase;
 use tokio::time::Instant;
 use tokio_postgres::Client;
-use virt_collector::config;
-use virt_collector::store::registry::Address;
 use virt_collector::store::rollup::{Due, Made};
-use virt_collector::store::{Database, Lease, Owner, Settings, migrate};
+use virt_collector::store::{Database, Lease};
 
 const TARGET_SECONDS: f64 = 1.5;
 
@@ -57,33 +59,15 @@ struct Fleet {
 
 impl Fleet {
     async fn new(vms: i32, hosts: i32) -> Self {
-        let fresh = TestDatabase::create().await.unwrap();
-        let settings = |role: Role| {
-            let account = config::Account {
-                url: fresh.url(role),
-                password_file: None,
-            };
-            let database = config::Database {
-                writer: account.clone(),
-                owner: None,
-                tls: config::DatabaseTls::Auto { ca_file: None },
-            };
-            Settings::new(&database, &account, &Owner::new("bench").unwrap()).unwrap()
-        };
-        migrate::apply(&settings(Role::Owner)).await.unwrap();
-        let store = Database::new(settings(Role::Writer)).unwrap();
-        let address = Address::new(config::PlatformKind::VCenter, "localhost", 443);
-        let platform = store
-            .provision_platform("bench", &address)
-            .await
-            .unwrap()
-            .unwrap();
-        let owner = Owner::new("bench").unwrap();
-        let lease = store.acquire_lease(platform, &owner).await.unwrap().unwrap();
-        let sql = fresh.connect(Role::Superuser).await.unwrap();
+        let Leased {
+            store,
+            lease,
+            sql,
+            fresh,
+        } = Leased::new().await;
+        let platform = lease.platform;
         sql.batch_execute(&format!(
-            "UPDATE virt_platform_lease SET until = 'infinity';
-             INSERT INTO virt_host (platform_id, moref, power_state, is_connected, in_maintenance, first_seen_at)
+            "INSERT INTO virt_host (platform_id, moref, power_state, is_connected, in_maintenance, first_seen_at)
              SELECT {platform}, 'host-' || n, 'on', true, false, now() FROM generate_series(1, {hosts}) AS n;
              INSERT INTO virt_vm (platform_id, moref, power_state, is_connected, is_template, first_seen_at)
              SELECT {platform}, 'vm-' || n, 'on', true, false, now() FROM generate_series(1, {vms}) AS n;

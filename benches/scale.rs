@@ -28,6 +28,8 @@ mod copy_ratio;
 mod cost;
 #[path = "shared/decode_ratio.rs"]
 mod decode_ratio;
+#[path = "shared/leased.rs"]
+mod leased;
 #[path = "shared/reply.rs"]
 mod reply;
 #[path = "shared/stages.rs"]

@@ -13,6 +13,8 @@
 mod copy_ratio;
 #[path = "shared/cost.rs"]
 mod cost;
+#[path = "shared/leased.rs"]
+mod leased;
 
 use std::time::Duration;
 

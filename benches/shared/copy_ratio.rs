@@ -3,17 +3,16 @@
 use std::io::Write as _;
 
 use bytes::BytesMut;
-use support::database::{Database as TestDatabase, Role};
-use virt_collector::config;
+use support::database::Database as TestDatabase;
 use virt_collector::model::columns::Column;
 use virt_collector::model::ids::{EntityId, EntityKind, VmId};
 use virt_collector::model::sample::{Cell, RowHead, Window};
 use virt_collector::store::copy::encode;
-use virt_collector::store::{Database, Flush, Lease, Owner, Settings, Writer, migrate};
+use virt_collector::store::{Database, Flush, Lease, Writer};
 use virt_collector::units::Stamp;
 
 use crate::cost::{Ratio, cpu_seconds};
-use virt_collector::store::registry::Address;
+use crate::leased::Leased;
 
 /// A poll of 10,000 VMs with two rows each.
 const VMS: i32 = 10_000;
@@ -21,8 +20,6 @@ const ROWS: i64 = 2;
 
 /// 2026-01-31T00:00:00Z: the start of a chunk.
 const START: i64 = 1_769_817_600;
-
-const PLATFORM: &str = "copy";
 
 /// A migrated database with a platform, and a writer for it.
 pub(crate) struct Store {
@@ -37,41 +34,17 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) async fn new() -> Self {
-        let fresh = TestDatabase::create().await.unwrap();
-        let settings = |role: Role| {
-            let account = config::Account {
-                url: fresh.url(role),
-                password_file: None,
-            };
-            let database = config::Database {
-                writer: account.clone(),
-                owner: None,
-                tls: config::DatabaseTls::Auto { ca_file: None },
-            };
-            Settings::new(&database, &account, &Owner::new("bench").unwrap()).unwrap()
-        };
-        migrate::apply(&settings(Role::Owner)).await.unwrap();
-        let database = Database::new(settings(Role::Writer)).unwrap();
-        let platform = database
-            .provision_platform(
-                PLATFORM,
-                &Address::new(config::PlatformKind::VCenter, "localhost", 443),
-            )
-            .await
-            .unwrap()
-            .unwrap();
-        let owner = Owner::new("bench").unwrap();
-        let lease = database.acquire_lease(platform, &owner).await.unwrap().unwrap();
+        let Leased {
+            store: database,
+            lease,
+            sql,
+            fresh,
+        } = Leased::new().await;
         let writer = database.writer().await.unwrap();
-        let sql = fresh.connect(Role::Superuser).await.unwrap();
-        // No chunk is to be made while anything is measured, and nobody is to take the lease away meanwhile.
-        sql.batch_execute("UPDATE virt_platform_lease SET until = 'infinity'")
-            .await
-            .unwrap();
         sql.execute(
             "INSERT INTO virt_vm (platform_id, moref, power_state, is_connected, is_template, first_seen_at)
              SELECT $1, 'vm-' || n, 'on', true, false, now() FROM generate_series(1, $2) AS n",
-            &[&platform.0, &VMS],
+            &[&lease.platform.0, &VMS],
         )
         .await
         .unwrap();
