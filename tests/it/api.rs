@@ -31,8 +31,11 @@ use virt_collector::config::{ApiLimits, Config};
 use virt_collector::secret::{Grant, KeyRing, Token, key_file};
 use virt_collector::store;
 use virt_collector::store::token::NewToken;
+use virt_collector::units::Stamp;
 
 use crate::rig::recorder;
+
+pub(crate) use tls::connector;
 
 /// For what should come at once, on a machine as slow as it likes.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -174,7 +177,20 @@ pub(crate) async fn token(
     role: &str,
     platforms: Option<&[&str]>,
 ) -> String {
-    let (id, expires_at) = store.draw_token(3600).await.unwrap();
+    token_until(store, ring, name, role, platforms, None).await
+}
+
+/// As [`token`], until another moment than an hour from now.
+async fn token_until(
+    store: &store::Database,
+    ring: &KeyRing,
+    name: &str,
+    role: &str,
+    platforms: Option<&[&str]>,
+    until: Option<Stamp>,
+) -> String {
+    let (id, in_an_hour) = store.draw_token(3600).await.unwrap();
+    let expires_at = until.unwrap_or(in_an_hour);
     let token = Token::generate(id).unwrap();
     let platforms: Option<Vec<String>> =
         platforms.map(|platforms| platforms.iter().map(|name| (*name).to_owned()).collect());

@@ -175,18 +175,10 @@ struct Api {
 }
 
 impl Api {
-    fn new(address: SocketAddr, certificate: CertificateDer<'static>) -> Self {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(certificate).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    fn new(address: SocketAddr, certificate: &CertificateDer<'static>) -> Self {
         Self {
             address,
-            connector: TlsConnector::from(Arc::new(config)),
+            connector: crate::api::connector(certificate),
         }
     }
 
@@ -260,14 +252,7 @@ async fn dump(sql: &Client) -> String {
 }
 
 async fn until_sql(what: &str, sql: &Client, condition: &str) {
-    let look = || async {
-        match sql.query_one(condition, &[]).await {
-            Ok(row) if row.get::<_, bool>(0) => Ok(()),
-            Ok(_) => Err("not yet".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    };
-    process::until(what, DEADLINE, look)
+    process::until_sql(what, sql, condition, DEADLINE)
         .await
         .unwrap_or_else(|error| panic!("{error}"));
 }
@@ -478,7 +463,7 @@ async fn no_secret_is_in_logs_metrics_tables_or_output_whatever_fails() {
         "{{\"name\": \"sent\", \"host\": \"127.0.0.1\", \"user\": \"u\", \"untested\": true, \"password\": {}}}",
         serde_json::Value::from(secrets.password("a password that was sent to the API"))
     );
-    let client = Api::new(api, made.cert.der().clone());
+    let client = Api::new(api, made.cert.der());
     let base = "/api/virt-center";
     let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
     let json = "content-type: application/json\r\n";

@@ -6,7 +6,7 @@ use support::database::Role;
 use virt_collector::app::App;
 use vsphere_simulator::{Action, PlatformKind, RingFate, Rule, Spec};
 
-use crate::rig::{Daemon, Rig, assert_clean, recorder, small};
+use crate::rig::{Daemon, Rig, assert_clean, assert_whole, recorder, small};
 use crate::wait;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -98,9 +98,7 @@ async fn a_session_that_expires_every_few_seconds_costs_a_login_each_time_and_no
         assert_eq!(daemon.poll().await.error, None);
         assert_eq!(rig.simulator.sessions().stats().logins, logins + n);
     }
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }
 
@@ -235,9 +233,7 @@ async fn late_samples_are_waited_for_and_no_gap_is_made_of_them() {
         rig.pass(MINUTE);
         daemon.poll().await;
     }
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }
 
@@ -262,9 +258,7 @@ async fn a_flush_that_fails_is_thrown_away_and_the_source_is_asked_again() {
         .unwrap();
     rig.pass(2 * MINUTE);
     assert_eq!(daemon.poll().await.error, None);
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }
 
@@ -424,9 +418,7 @@ async fn a_back_fill_that_is_interrupted_is_continued_by_the_next_owner() {
     rig.pass(3 * MINUTE);
     daemon.poll().await;
     daemon.back_fill().await;
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }
 
@@ -491,8 +483,6 @@ async fn the_last_samples_of_a_vm_that_stopped_while_nobody_polled_are_read() {
     let daemon = rig.start().await;
     rig.pass(3 * MINUTE);
     daemon.poll().await;
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }

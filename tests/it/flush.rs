@@ -20,7 +20,7 @@ use virt_collector::model::sample::{Cell, RowHead, Window};
 use virt_collector::store::{Class, Database, Error, Flush, Lease, Owner, Settings};
 use virt_collector::units::Stamp;
 
-use crate::rig::{Daemon, PLATFORM, Rig, assert_clean, recorder, small};
+use crate::rig::{Daemon, PLATFORM, Rig, assert_whole, recorder, small};
 use crate::wait::until;
 use virt_collector::store::registry::Address;
 
@@ -178,9 +178,7 @@ async fn rows_that_are_stored_already_are_left_out_and_counted() {
     });
     rig.pass(3 * MINUTE);
     assert_eq!(daemon.poll().await.error, None);
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     assert!(counted(DUPLICATES) - before >= n_stored, "{n_stored} of them");
     daemon.stop().await;
 }
@@ -451,9 +449,7 @@ async fn each_class_of_trouble_is_waited_for_told_once_and_survived() {
     assert_eq!(over.len(), 4, "{:#?}", log.lines(&[]));
     rig.pass(2 * MINUTE);
     assert_eq!(daemon.poll().await.error, None);
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }
 
@@ -472,9 +468,7 @@ async fn a_lock_that_is_not_had_in_time_costs_no_sample() {
     recover(&daemon).await;
     rig.pass(2 * MINUTE);
     daemon.poll().await;
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }
 
@@ -504,9 +498,7 @@ async fn a_connection_that_is_ended_in_the_middle_of_a_flush_costs_no_sample() {
     }
     rig.pass(2 * MINUTE);
     daemon.poll().await;
-    let verdict = rig.verdict().await;
-    assert_clean(&verdict);
-    assert_eq!(verdict.explained, 0, "{verdict}");
+    assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }
 

@@ -307,6 +307,13 @@ impl Daemon {
     }
 }
 
+/// As [`assert_clean`], and no gap had to be explained.
+#[track_caller]
+pub(crate) fn assert_whole(verdict: &Verdict) {
+    assert_clean(verdict);
+    assert_eq!(verdict.explained, 0, "{verdict}");
+}
+
 /// Every count that must be zero is.
 #[track_caller]
 pub(crate) fn assert_clean(verdict: &Verdict) {

@@ -1,7 +1,7 @@
 //! The daemon against vcsim, VMware's own simulator: the peer that we did not write.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use support::database::{Database, Role};
@@ -114,7 +114,7 @@ async fn collects(kind: &str, arguments: &[&str], n_hosts: i64, n_vms: i64) {
     assert!(well, "{printed}");
 
     let log = std::fs::File::create(directory.path().join("log")).unwrap();
-    let mut daemon = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+    let daemon = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
         .args(["run", "--config", &config])
         .stdout(log)
         .spawn()
@@ -134,19 +134,24 @@ async fn collects(kind: &str, arguments: &[&str], n_hosts: i64, n_vms: i64) {
         if seen == [n_hosts, n_vms, n_hosts, n_vms] { Ok(()) } else { Err(format!("{seen:?}")) }
     })
     .await;
-    let stopped = Command::new("kill")
-        .args(["-TERM", &daemon.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(stopped.success());
-    let ended = tokio::task::spawn_blocking(move || daemon.wait().unwrap());
-    let status = tokio::time::timeout(Duration::from_secs(45), ended)
-        .await
-        .expect("a stop takes at most 45 s")
-        .unwrap();
+    let status = stopped(daemon).await;
     let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(!log.contains("pass\""), "{log}");
+}
+
+/// SIGTERM, and how it ended.
+async fn stopped(mut daemon: Child) -> ExitStatus {
+    let told = Command::new("kill")
+        .args(["-TERM", &daemon.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(told.success());
+    let ended = tokio::task::spawn_blocking(move || daemon.wait().unwrap());
+    tokio::time::timeout(Duration::from_secs(45), ended)
+        .await
+        .expect("a stop takes at most 45 s")
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -263,13 +268,5 @@ async fn the_first_vcenter_is_added_as_the_readme_says() {
     ] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }
-    let mut daemon = daemon.unwrap();
-    let stopped = Command::new("kill")
-        .args(["-TERM", &daemon.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(stopped.success());
-    let ended = tokio::task::spawn_blocking(move || daemon.wait().unwrap());
-    let status = tokio::time::timeout(Duration::from_secs(45), ended).await;
-    assert!(status.expect("a stop takes at most 45 s").unwrap().success());
+    assert!(stopped(daemon.unwrap()).await.success());
 }

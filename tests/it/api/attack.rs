@@ -272,7 +272,7 @@ async fn samples_are_collected_on_time_and_whole_while_the_api_is_attacked() {
     let daemon = rig.start_with(config).await;
     let target = Target {
         address: daemon.0.api_address().unwrap(),
-        token: token(&rig.store(), &ring).await,
+        token: token(&rig.store(), &ring, "attacked", "admin", None).await,
     };
     let attacked = target.clone();
     let attack = tokio::task::spawn(async move { attack(&attacked).await });
@@ -292,30 +292,6 @@ async fn samples_are_collected_on_time_and_whole_while_the_api_is_attacked() {
     println!("{polls} polls during the attack");
     assert_clean(&rig.verdict().await);
     daemon.stop().await;
-}
-
-/// A token of an admin.
-async fn token(store: &store::Database, ring: &KeyRing) -> String {
-    let (id, expires_at) = store.draw_token(3600).await.unwrap();
-    let token = Token::generate(id).unwrap();
-    let grant = Grant {
-        name: "attacked",
-        role: "admin",
-        platforms: None,
-        expires_at: expires_at.micros(),
-    };
-    let mac = ring.sign_token(&token, &grant);
-    let row = NewToken {
-        id,
-        name: grant.name.to_owned(),
-        role: grant.role.to_owned(),
-        platforms: None,
-        key: mac.key.to_string(),
-        mac: mac.mac.to_vec(),
-        expires_at,
-    };
-    assert!(store.add_token(&row).await.unwrap());
-    token.text().expose().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

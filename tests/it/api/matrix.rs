@@ -248,27 +248,8 @@ async fn every_route_lets_in_those_who_may_and_nobody_else() {
 
 /// A token that was good until long ago.
 async fn ended(api: &Api) -> String {
-    let (id, _) = api.store.draw_token(3600).await.unwrap();
-    let token = Token::generate(id).unwrap();
-    let expires_at = virt_collector::units::Stamp::from_micros(1_700_000_000_000_000);
-    let grant = Grant {
-        name: "ended",
-        role: "admin",
-        platforms: None,
-        expires_at: expires_at.micros(),
-    };
-    let mac = api.ring().sign_token(&token, &grant);
-    let row = NewToken {
-        id,
-        name: grant.name.to_owned(),
-        role: grant.role.to_owned(),
-        platforms: None,
-        key: mac.key.to_string(),
-        mac: mac.mac.to_vec(),
-        expires_at,
-    };
-    assert!(api.store.add_token(&row).await.unwrap());
-    token.text().expose().to_owned()
+    let long_ago = Stamp::from_micros(1_700_000_000_000_000);
+    token_until(&api.store, &api.ring(), "ended", "admin", None, Some(long_ago)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

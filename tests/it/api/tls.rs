@@ -22,7 +22,8 @@ fn certificate() -> (CertificateDer<'static>, String, String) {
     )
 }
 
-fn connector(trusted: &CertificateDer<'static>) -> TlsConnector {
+/// Of a client that trusts this certificate alone.
+pub(crate) fn connector(trusted: &CertificateDer<'static>) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
