@@ -157,6 +157,18 @@ impl Platform {
         }
     }
 
+    /// A second platform of the same owner.
+    async fn other(&self) -> Lease {
+        let platform = self
+            .store
+            .provision_platform("other", &Address::new(PlatformKind::VCenter, "vc2", 443))
+            .await
+            .unwrap()
+            .unwrap();
+        let taken = self.store.acquire_lease(platform, &owner("a")).await;
+        taken.unwrap().unwrap()
+    }
+
     async fn rows(&self) -> (i64, i64, i64) {
         let row = self
             .fixture

@@ -1,7 +1,6 @@
 //! Watermarks, chain, views.
 
 use super::*;
-use virt_collector::store::registry::Address;
 
 #[tokio::test]
 async fn a_watermark_is_the_newest_real_time_row_of_each_entity() {
@@ -62,12 +61,7 @@ async fn a_watermark_is_the_newest_real_time_row_of_each_entity() {
             .len(),
         2
     );
-    let other = platform
-        .store
-        .provision_platform("other", &Address::new(PlatformKind::VCenter, "vc2", 443))
-        .await
-        .unwrap()
-        .unwrap();
+    let other = platform.other().await.platform;
     assert_eq!(platform.store.watermarks(other, stamp(60)).await.unwrap(), []);
 }
 

@@ -1,8 +1,6 @@
 //! COPY.
 
 use super::*;
-use virt_collector::store::registry::Address;
-
 use crate::wait::until;
 
 /// Values at the edges of each type, by what the database must then hold.
@@ -337,18 +335,7 @@ async fn gap_rows_change_in_the_transaction_of_the_samples() {
 #[tokio::test]
 async fn a_gap_of_another_platform_is_out_of_reach() {
     let mut platform = Platform::new().await;
-    let other = platform
-        .store
-        .provision_platform("other", &Address::new(PlatformKind::VCenter, "vc2", 443))
-        .await
-        .unwrap()
-        .unwrap();
-    let lease = platform
-        .store
-        .acquire_lease(other, &owner("a"))
-        .await
-        .unwrap()
-        .unwrap();
+    let lease = platform.other().await;
     let opened = Flush {
         gaps_new: vec![gap(platform.vms[0], 0, 100, None)],
         ..Flush::default()

@@ -278,18 +278,7 @@ async fn an_object_that_is_shown_twice_and_odd_names_are_stored_once_and_whole()
 #[tokio::test]
 async fn the_same_reference_on_two_platforms_is_two_objects() {
     let platform = Platform::new().await;
-    let other = platform
-        .store
-        .provision_platform("other", &Address::new(PlatformKind::VCenter, "vc2", 443))
-        .await
-        .unwrap()
-        .unwrap();
-    let lease = platform
-        .store
-        .acquire_lease(other, &owner("a"))
-        .await
-        .unwrap()
-        .unwrap();
+    let lease = platform.other().await;
     let known = platform
         .store
         .sync_inventory(&lease, &inventory(), stamp(0))
