@@ -1,6 +1,7 @@
 //! The daemon against vcsim, VMware's own simulator: the peer that we did not write.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -8,10 +9,15 @@ use support::database::{Database, Role};
 
 use crate::wait;
 
+pub(crate) const USER: &str = "monitor";
+
+/// With characters that have to be escaped in XML.
+pub(crate) const PASSWORD: &str = "p&w<1>";
+
 /// A running vcsim; ends with its standard input.
 pub(crate) struct Vcsim {
     child: Child,
-    address: String,
+    address: SocketAddr,
     /// Held open: vcsim ends when it cannot write.
     _output: BufReader<std::process::ChildStdout>,
 }
@@ -26,27 +32,21 @@ impl Vcsim {
                 "127.0.0.1:0",
                 "-stdinexit",
                 "-username",
-                "user",
+                USER,
                 "-password",
-                "pass",
+                PASSWORD,
             ])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // export GOVC_URL=https://user:pass@127.0.0.1:45555/sdk GOVC_SIM_PID=...
+        // export GOVC_URL=https://monitor:...@127.0.0.1:45555/sdk GOVC_SIM_PID=...
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
-        let address = line
-            .split_once('@')
-            .unwrap()
-            .1
-            .split_once('/')
-            .unwrap()
-            .0
-            .to_owned();
+        let (_, rest) = line.rsplit_once('@').expect(&line);
+        let address = rest.split('/').next().unwrap().parse().expect(&line);
         Self {
             child,
             address,
@@ -54,8 +54,12 @@ impl Vcsim {
         }
     }
 
-    pub(crate) fn port(&self) -> &str {
-        self.address.rsplit_once(':').unwrap().1
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.address.port()
     }
 }
 
@@ -89,11 +93,11 @@ async fn collects(kind: &str, arguments: &[&str], n_hosts: i64, n_vms: i64) {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         path.display().to_string()
     };
-    write("password", "pass\n");
+    write("password", &format!("{PASSWORD}\n"));
     let least = format!(
         "[database]\nurl = \"{}\"\n[database.owner]\nurl = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
          [collection]\ninterval = \"20s\"\n\
-         [[platform]]\nname = \"vcsim\"\ntype = \"{kind}\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"user\"\n\
+         [[platform]]\nname = \"vcsim\"\ntype = \"{kind}\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"{USER}\"\n\
          password_file = \"password\"\n",
         database.url(Role::Writer),
         database.url(Role::Owner),
@@ -137,7 +141,7 @@ async fn collects(kind: &str, arguments: &[&str], n_hosts: i64, n_vms: i64) {
     let status = stopped(daemon).await;
     let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(!log.contains("pass\""), "{log}");
+    assert!(!log.contains(PASSWORD), "{log}");
 }
 
 /// SIGTERM, and how it ended.
@@ -200,7 +204,10 @@ async fn the_first_vcenter_is_added_as_the_readme_says() {
                 "vcenter.example.com",
                 &format!("127.0.0.1 --port {}", vcsim.port()),
             )
-            .replace("virt-collector@vsphere.local", "user --password-stdin");
+            .replace(
+                "virt-collector@vsphere.local",
+                &format!("{USER} --password-stdin"),
+            );
         if command == "run" {
             let child = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
                 .args(["run", "--config", config.to_str().unwrap()])
@@ -237,7 +244,9 @@ async fn the_first_vcenter_is_added_as_the_readme_says() {
                     .spawn()
                     .unwrap();
                 // Whoever does not ask for the password does not read it.
-                child.stdin.take().unwrap().write_all(b"pass\n").ok();
+                let mut asked = child.stdin.take().unwrap();
+                writeln!(asked, "{PASSWORD}").ok();
+                drop(asked);
                 child.wait_with_output().unwrap()
             };
             let output = tokio::task::spawn_blocking(run).await.unwrap();

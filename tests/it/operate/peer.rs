@@ -4,7 +4,7 @@ use super::*;
 use support::collector::Trust;
 use virt_collector::model::operation::Action as A;
 
-use crate::vcsim::Vcsim;
+use crate::vcsim::{self, Vcsim};
 
 /// A collector of a vcsim, and one VM of it that runs.
 struct Peer {
@@ -27,9 +27,9 @@ impl Peer {
         let platform = Platform {
             name: "vcsim".to_owned(),
             kind,
-            address: format!("127.0.0.1:{}", vcsim.port()).parse().unwrap(),
-            user: "user".to_owned(),
-            password: "pass".to_owned(),
+            address: vcsim.address(),
+            user: vcsim::USER.to_owned(),
+            password: vcsim::PASSWORD.to_owned(),
             trust: Trust::Off,
         };
         let mut collector = collector(directory.path(), &database, platform);
