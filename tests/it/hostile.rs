@@ -19,8 +19,8 @@ use virt_collector::units::{ByteSize, Stamp};
 use virt_collector::vsphere::{Target, Vsphere};
 use vsphere_simulator::{Action, Rule, Simulator, Spec, TlsMode};
 
-use crate::flush::Log;
 use crate::rig::{Rig, recorder, small};
+use crate::thread_log::Log;
 use crate::{soap, wait};
 
 mod inventory;

@@ -17,8 +17,8 @@ use virt_collector::vsphere::Vsphere;
 use vsphere_simulator::rules::{Action, Rule};
 use vsphere_simulator::{Event, RingFate};
 
-use crate::flush::Log;
 use crate::rig::{Rig, small};
+use crate::thread_log::Log;
 use crate::wait;
 use virt_collector::store::registry::Address;
 

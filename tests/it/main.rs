@@ -39,6 +39,7 @@ mod security;
 mod soap;
 mod store;
 mod systemd;
+mod thread_log;
 mod vcsim;
 mod vm_command;
 mod vsphere;
