@@ -12,29 +12,26 @@
     reason = "helpers of tests may fail loudly and have no supervisor"
 )]
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, ServerName};
 use support::collector::{Collector, Platform, Settings, Trust};
 use support::database::{Database, Role};
 use support::process;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_postgres::Client;
-use tokio_rustls::TlsConnector;
 use virt_collector::config::PlatformKind;
 use virt_collector::secret::{Place, Secret, key_file};
 use virt_collector::store;
 use virt_collector::store::registry::Address;
 use vsphere_simulator::{Action, Rule, Simulator, Spec};
+
+mod places;
+mod secrets;
+
+use places::{Api, behind, dump, refusing_database, run, server_log};
+use secrets::{Secrets, forms};
 
 /// For whatever should happen soon, on a machine as slow as it likes.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -53,203 +50,6 @@ const COMMANDS: [&str; 11] = [
     "token",
     "vm",
 ];
-
-/// What must not be found, by what it is.
-#[derive(Default)]
-struct Secrets(BTreeMap<String, String>);
-
-impl Secrets {
-    /// A word that nothing else holds, among characters that have to be escaped on several ways.
-    fn password(&mut self, of: &str) -> String {
-        let word = format!("Kanari{}", uuid::Uuid::new_v4().simple());
-        self.add(of, &word);
-        format!("{word} & <\"\u{fc}\">")
-    }
-
-    fn add(&mut self, what: &str, secret: &str) {
-        assert!(secret.len() >= 32, "{what} is too short to be unique");
-        self.0.insert(what.to_owned(), secret.to_owned());
-    }
-
-    /// Which secrets a text holds: as they are, as hexadecimal digits, as a list of bytes, or in base64, whatever stands before them.
-    fn found_in(&self, text: &str) -> Vec<&str> {
-        self.0
-            .iter()
-            .filter(|(_, secret)| forms(secret).iter().any(|form| text.contains(form)))
-            .map(|(what, _)| what.as_str())
-            .collect()
-    }
-}
-
-fn forms(secret: &str) -> Vec<String> {
-    let hex = |upper: bool| {
-        secret.bytes().fold(String::new(), |mut text, byte| {
-            if upper {
-                write!(text, "{byte:02X}").unwrap();
-            } else {
-                write!(text, "{byte:02x}").unwrap();
-            }
-            text
-        })
-    };
-    let bytes: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
-    let mut forms = vec![secret.to_owned(), hex(false), hex(true), bytes.join(", ")];
-    for skip in 0..3 {
-        // Three bytes are four digits: in one of three places, a secret's digits follow from it alone.
-        let bytes = &secret.as_bytes()[skip..];
-        forms.push(base64(&bytes[..bytes.len() / 3 * 3]));
-    }
-    forms
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    bytes
-        .chunks_exact(3)
-        .flat_map(|three| {
-            let number = u32::from(three[0]) << 16 | u32::from(three[1]) << 8 | u32::from(three[2]);
-            [18, 12, 6, 0].map(|shift| char::from(DIGITS[(number >> shift & 63) as usize]))
-        })
-        .collect()
-}
-
-/// A database server that asks for the password in clear and refuses it: where it listens, and what it was told.
-async fn refusing_database() -> (SocketAddr, Arc<Mutex<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let told = Arc::new(Mutex::new(String::new()));
-    let heard = Arc::clone(&told);
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let heard = Arc::clone(&heard);
-            tokio::spawn(async move {
-                let mut startup = vec![0; stream.read_u32().await.unwrap() as usize - 4];
-                stream.read_exact(&mut startup).await.unwrap();
-                // AuthenticationCleartextPassword
-                stream.write_all(b"R\0\0\0\x08\0\0\0\x03").await.unwrap();
-                assert_eq!(stream.read_u8().await.unwrap(), b'p');
-                let mut password = vec![0; stream.read_u32().await.unwrap() as usize - 4];
-                stream.read_exact(&mut password).await.unwrap();
-                heard
-                    .lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&password));
-                let refusal = b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed\0\0";
-                stream.write_u8(b'E').await.unwrap();
-                stream.write_u32(refusal.len() as u32 + 4).await.unwrap();
-                stream.write_all(refusal).await.unwrap();
-            });
-        }
-    });
-    (address, told)
-}
-
-/// The log of the database's server, where it is a file: what its first process writes to standard error.
-async fn server_log(sql: &Client) -> Option<PathBuf> {
-    let row = sql
-        .query_one(
-            "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)",
-            &[],
-        )
-        .await
-        .unwrap();
-    let process: String = row.get(0);
-    let path = std::fs::read_link(format!("/proc/{process}/fd/2")).ok()?;
-    path.is_file().then_some(path)
-}
-
-/// What was written behind the first `skip` bytes.
-fn behind(path: &Path, skip: u64) -> String {
-    let mut file = File::open(path).unwrap();
-    file.seek(SeekFrom::Start(skip)).unwrap();
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).unwrap();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The API behind its certificate, as a client that trusts it.
-struct Api {
-    address: SocketAddr,
-    connector: TlsConnector,
-}
-
-impl Api {
-    fn new(address: SocketAddr, certificate: &CertificateDer<'static>) -> Self {
-        Self {
-            address,
-            connector: crate::api::connector(certificate),
-        }
-    }
-
-    /// A whole answer.
-    async fn ask(&self, request: &str, headers: &str, body: &str) -> String {
-        let request = format!(
-            "{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let mut stream = self.connector.connect(name, stream).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        // Some servers do not say goodbye.
-        drop(stream.read_to_end(&mut answer).await);
-        format!("{}\n", String::from_utf8_lossy(&answer))
-    }
-}
-
-/// Runs a command to its end, off the runtime's threads: the simulator answers on them. Everything that it wrote.
-async fn run(words: &str, config: &Path, stdout: Option<&Path>) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_virt-collector"));
-    command
-        .args(words.split_whitespace())
-        .arg("--config")
-        .arg(config)
-        .env("RUST_BACKTRACE", "full")
-        .env("RUST_LOG", "trace");
-    if let Some(stdout) = stdout {
-        command.stdout(Stdio::from(File::options().write(true).open(stdout).unwrap()));
-    } else {
-        command.stdout(Stdio::piped());
-    }
-    let child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap())
-        .await
-        .unwrap();
-    format!(
-        "$ virt-collector {words}\n{}{}\n{}\n",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-        output.status
-    )
-}
-
-/// Every row of every table and view, as text; binary columns are hexadecimal digits in it.
-async fn dump(sql: &Client) -> String {
-    let tables = sql
-        .query(
-            "SELECT format('%I.%I', schemaname, relname) FROM (
-                 SELECT schemaname, tablename AS relname FROM pg_tables UNION SELECT schemaname, viewname FROM pg_views
-             ) AS relation WHERE schemaname = 'public' ORDER BY 1",
-            &[],
-        )
-        .await
-        .unwrap();
-    let mut dump = String::new();
-    for table in tables {
-        let table: String = table.get(0);
-        writeln!(dump, "-- {table}").unwrap();
-        for row in sql
-            .query(&format!("SELECT row_of::text FROM {table} AS row_of"), &[])
-            .await
-            .unwrap()
-        {
-            writeln!(dump, "{}", row.get::<_, String>(0)).unwrap();
-        }
-    }
-    dump
-}
 
 async fn until_sql(what: &str, sql: &Client, condition: &str) {
     process::until_sql(what, sql, condition, DEADLINE)
