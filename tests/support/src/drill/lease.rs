@@ -48,6 +48,18 @@ impl Stage {
         Ok((row.get(0), row.get(1)))
     }
 
+    /// Demands that the lease is where it was.
+    pub(super) async fn lease_is_still(&self, owner: &str, epoch: i64) -> Result<(), Error> {
+        let (owner_now, now) = self.lease().await?;
+        if owner_now != owner || now != epoch {
+            return Err(Error::criterion(
+                "a lease that stays where it is",
+                format!("{owner}, epoch {epoch}, then {owner_now}, epoch {now}"),
+            ));
+        }
+        Ok(())
+    }
+
     /// Waits for the other collector to take over from the holder, and makes it the holder.
     pub(super) async fn taken_over(&mut self, before: i64, since: Instant) -> Result<Duration, Error> {
         let this = &*self;

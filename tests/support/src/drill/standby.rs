@@ -62,13 +62,19 @@ impl Stage {
             }
         })
         .await?;
-        let target = set_up::socket(&standby.0)?;
+        self.open_way_to(&standby)?;
+        self.note("a standby follows");
+        Ok(standby)
+    }
+
+    /// The other server can be reached from here on.
+    fn open_way_to(&self, server: &Standby) -> Result<(), Error> {
+        let target = set_up::socket(&server.0)?;
         for slot in &self.slots {
             slot.spare.set_target(target.clone());
             slot.spare.refuse(false);
         }
-        self.note("a standby follows");
-        Ok(standby)
+        Ok(())
     }
 
     /// From here on the standby gets nothing more.
@@ -119,11 +125,7 @@ impl Stage {
     pub(super) async fn old_primary_returns(&mut self) -> Result<Standby, Error> {
         let url = self.spare.start().await?;
         let old = Standby(set_up::config(&url, DATABASE)?);
-        let target = set_up::socket(&old.0)?;
-        for slot in &self.slots {
-            slot.spare.set_target(target.clone());
-            slot.spare.refuse(false);
-        }
+        self.open_way_to(&old)?;
         self.note("the old primary is back, and takes writes");
         Ok(old)
     }

@@ -264,13 +264,7 @@ pub(super) async fn connection_killed(stage: &mut Stage, dice: &mut Random) -> R
         ended += stage.end_connections().await?;
     }
     stage.recovered().await?;
-    let (owner_now, now) = stage.lease().await?;
-    if owner_now != owner || now != epoch {
-        return Err(Error::criterion(
-            "a lease that stays where it is",
-            format!("{owner}, epoch {epoch}, then {owner_now}, epoch {now}"),
-        ));
-    }
+    stage.lease_is_still(&owner, epoch).await?;
     stage.note_memory();
     stage.other_mut().stop().await?;
     Ok(format!(
@@ -301,13 +295,7 @@ pub(super) async fn vcenter_partition(stage: &mut Stage, dice: &mut Random) -> R
     let told = since.elapsed();
     let reason = stage.reason(PLATFORM).await?;
     stage.renewed().await?;
-    let (owner_now, now) = stage.lease().await?;
-    if owner_now != owner || now != epoch {
-        return Err(Error::criterion(
-            "a lease that stays where it is",
-            format!("{owner}, epoch {epoch}, then {owner_now}, epoch {now}"),
-        ));
-    }
+    stage.lease_is_still(&owner, epoch).await?;
     let since = Instant::now();
     stage.holder_mut().stop().await?;
     let took = stage.taken_over(epoch, since).await?;
