@@ -8,8 +8,10 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -494,18 +496,33 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A TCP port of the loopback address that nobody listens on now.
+/// A TCP port of the loopback address that nobody listens on now. It is below those that the kernel gives to who
+/// connects: while the program that it is for is not there yet, or away, no connection takes it.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_address() -> Result<SocketAddr, Error> {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    TcpListener::bind(any)
-        .and_then(|listener| listener.local_addr())
-        .map_err(|source| Error::File {
-            path: PathBuf::from(any.to_string()),
-            source,
-        })
+    const PORTS: Range<u16> = 10_000..32_000;
+    const TRIES: u32 = 100;
+
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // Different for each call: the hasher's keys are.
+        let random = RandomState::new().hash_one(tries) % u64::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(random).unwrap_or_default();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match TcpListener::bind(address) {
+            Ok(_free) => return Ok(address),
+            Err(source) if source.kind() != io::ErrorKind::AddrInUse || tries == TRIES => {
+                return Err(Error::File {
+                    path: PathBuf::from(address.to_string()),
+                    source,
+                });
+            }
+            Err(_taken) => {}
+        }
+    }
 }
 
 /// The last lines of a file.
