@@ -72,8 +72,8 @@ lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny tests/support/notices tests/interop/run tests/package/run tests/package/boot systemd/debian/postinst systemd/debian/postrm; \
 	else echo "lint: the shell scripts are not checked: there is no shellcheck"; fi
 
-bench: setup ## criterion benches, then the end-to-end runs below benches/
-	$(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run bench) sh -ec 'cargo bench --locked; for run in benches/*.sh; do [ ! -e "$$run" ] || "$$run"; done'
+bench: setup ## criterion benches, ratios, and the end-to-end runs of benches/
+	$(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run bench) cargo bench --locked
 
 bench-scale: setup ## cost at 10,000 VMs, a quarter of an hour; also VMS, HOSTS, SECONDS (300), REQUESTS_PER_SECOND
 	$(if $(VIRT_TEST_DATABASE_URL),,$(cluster) run bench) cargo bench --locked --bench scale

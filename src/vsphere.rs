@@ -434,11 +434,6 @@ impl Vsphere {
         Ok(usize::try_from(most).ok().filter(|most| *most > 0))
     }
 
-    /// Forgets the list of counters: the next query reads it again.
-    pub async fn forget_counters(&self) {
-        self.inner.known.lock().await.login = None;
-    }
-
     /// Samples of all targets in one request, whatever they may cost.
     ///
     /// # Errors

@@ -129,12 +129,6 @@ impl Window {
             .zip(self.cells.chunks_exact(Column::of(self.entity.kind).len()))
     }
 
-    /// Bytes this window holds, for the byte budget.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<RowHead>() + self.cells.capacity() * size_of::<Cell>()
-    }
-
     /// Keeps the rows that `keep` accepts, in order.
     pub fn retain(&mut self, mut keep: impl FnMut(&RowHead, &[Cell]) -> bool) {
         let n_columns = Column::of(self.entity.kind).len();

@@ -3,7 +3,6 @@
 //! Owns: creating and dropping databases on the server that `VIRT_TEST_DATABASE_URL` names, set up by the same
 //! `sql/bootstrap.sql` that an administrator runs. Never does: tables; these come from the migrations.
 
-use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -187,15 +186,6 @@ impl Database {
         }
         parts.push(format!("dbname={}", self.name));
         parts.join(" ")
-    }
-
-    /// Directory of the server's Unix socket, where it has one.
-    #[must_use]
-    pub fn socket_directory(&self) -> Option<PathBuf> {
-        self.superuser.get_hosts().iter().find_map(|host| match host {
-            Host::Unix(path) => Some(path.clone()),
-            Host::Tcp(_) => None,
-        })
     }
 
     /// A connection for a role.
