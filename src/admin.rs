@@ -26,6 +26,7 @@ use crate::listen::{Admitted, Limits, Listening};
 pub use crate::model::status::DatabaseHealth;
 use crate::supervise::Tasks;
 use crate::telemetry::metrics::Handle;
+use crate::telemetry::metrics::look_at_process;
 
 /// All of them may come from one address: who asks is on this machine.
 const ADMITTED: Admitted = Admitted {
@@ -96,5 +97,6 @@ async fn readyz(State(shown): State<Shown>) -> Response {
 
 async fn metrics(State(shown): State<Shown>) -> Result<Response, Infallible> {
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    look_at_process();
     Ok(([(header::CONTENT_TYPE, TEXT)], shown.metrics.render()).into_response())
 }

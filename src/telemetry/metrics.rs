@@ -13,6 +13,9 @@ use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 pub use metrics_exporter_prometheus::PrometheusHandle as Handle;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
+use super::process::Usage;
+use crate::clock::SystemClock;
+use crate::clock::WallClock as _;
 use crate::model::gap::Reason;
 use crate::model::ids::EntityKind;
 use crate::model::rollup::Level;
@@ -66,6 +69,16 @@ metrics_table! {
         "When the configuration in force was read, at the start or by SIGHUP, in the collector's clock.";
     LOG_LINES_LOST = "virt_collector_log_lines_lost_total", Kind::Counter, [],
         "Lines of the log that were not written, because who reads it stood still or its disk was full.";
+    PROCESS_STARTED = "virt_collector_process_start_time_seconds", Kind::Gauge, [],
+        "When the process was started, in the collector's clock.";
+    PROCESS_CPU = "virt_collector_process_cpu_seconds_total", Kind::Counter, [],
+        "CPU time that the process has taken, in whole seconds.";
+    PROCESS_MEMORY = "virt_collector_process_resident_memory_bytes", Kind::Gauge, [],
+        "Resident memory of the process: the byte budget, as far as it is in use, and all else.";
+    PROCESS_FDS = "virt_collector_process_open_fds", Kind::Gauge, [],
+        "Open file descriptors, most of them connections.";
+    PROCESS_MAX_FDS = "virt_collector_process_max_fds", Kind::Gauge, [],
+        "How many of them there may be.";
     PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
         "1 while the last poll of the platform succeeded, else 0, also where another collector owns it.";
     PLATFORM_STATUS = "virt_collector_platform_status", Kind::Gauge, ["platform", "status"],
@@ -192,7 +205,26 @@ pub fn install() -> Result<Handle, BuildError> {
         }
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(PROCESS_STARTED).set(SystemClock.now().as_seconds_f64());
+    look_at_process();
     Ok(handle)
+}
+
+/// What the process takes is read now: to be called by whoever renders the metrics.
+pub fn look_at_process() {
+    let usage = Usage::now();
+    if let Some(seconds) = usage.cpu_seconds {
+        counter!(PROCESS_CPU).absolute(seconds);
+    }
+    for (name, value) in [
+        (PROCESS_MEMORY, usage.resident_bytes),
+        (PROCESS_FDS, usage.open_fds),
+        (PROCESS_MAX_FDS, usage.max_fds),
+    ] {
+        if let Some(value) = value {
+            gauge!(name).set(count(value));
+        }
+    }
 }
 
 /// The configuration was read at `now`, and is in force or refused.

@@ -1,15 +1,20 @@
 //! The alert rules: that promtool accepts them, that each fires when it should, that what they ask for exists, and that
 //! the README says what to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use support::collector::{Collector, Platform, Settings};
 use support::database::{Database, Role};
 use support::loader;
+use support::process::free_address;
 use virt_collector::telemetry::metrics::{self, Kind};
 
 use crate::readme::blocks::blocks;
+use crate::rig::{Rig, small};
+use crate::wait::until;
 
 /// Labels that Prometheus itself gives every series.
 const FROM_SCRAPING: [&str; 2] = ["instance", "job"];
@@ -121,6 +126,108 @@ fn the_rules_ask_for_metrics_and_labels_that_exist() {
         }
     }
     assert!(seen.len() > 15, "{seen:?}");
+}
+
+/// A line of `/metrics` that is a value: name, labels, value. No label value here has a comma or a brace in it.
+fn series(line: &str) -> (&str, Vec<&str>, f64) {
+    let (series, value) = line.rsplit_once(' ').unwrap();
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let labels = labels
+        .trim_end_matches('}')
+        .split(',')
+        .filter_map(|label| label.split_once('='))
+        .map(|(label, _)| label)
+        .filter(|label| *label != "le")
+        .collect();
+    (name, labels, value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_scraped_from_a_daemon_is_what_the_table_of_metrics_says() {
+    let rig = Rig::new(small()).await;
+    let settings = Settings {
+        database: rig.database.url(Role::Writer),
+        owner: rig.database.url(Role::Owner),
+        interval: Duration::from_secs(20),
+        discovery_interval: Duration::from_secs(3600),
+        listen: free_address().unwrap(),
+        top: String::new(),
+        more: String::new(),
+        platforms: vec![Platform::simulated("berlin", &rig.simulator)],
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_virt-collector"));
+    let mut collector =
+        Collector::prepare(program, &rig.directory.path().join("service"), &settings).unwrap();
+    collector.start().await.unwrap();
+    let text = until("the first samples to be stored", async || {
+        let text = collector.metrics().await.map_err(|error| error.to_string())?;
+        let stored = text.lines().any(|line| {
+            line.strip_prefix("virt_collector_rows_written_total{platform=\"berlin\",kind=\"vm\"} ")
+                .is_some_and(|rows| rows != "0")
+        });
+        if stored { Ok(text) } else { Err(text) }
+    })
+    .await;
+
+    // Each family says what it is, in the words of the table.
+    let mut families = BTreeMap::new();
+    let mut helped = BTreeSet::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            families.insert(name, kind);
+        } else if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+        {
+            let metric = metrics::ALL.iter().find(|metric| metric.name == name);
+            assert_eq!(metric.map(|metric| metric.help), Some(help), "{name}");
+            helped.insert(name);
+        }
+    }
+    assert_eq!(families.keys().copied().collect::<BTreeSet<_>>(), helped);
+    let mut values = BTreeMap::new();
+    for line in text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        let (name, labels, value) = series(line);
+        let family = ["_bucket", "_count", "_sum"]
+            .iter()
+            .filter_map(|part| name.strip_suffix(part))
+            .find(|family| families.contains_key(family))
+            .unwrap_or(name);
+        let metric = metrics::ALL
+            .iter()
+            .find(|metric| metric.name == family)
+            .unwrap_or_else(|| panic!("{line} is of no metric of the table"));
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        assert_eq!(families.get(family), Some(&kind), "{line}");
+        assert_eq!(labels, metric.labels, "{line}");
+        values.insert(name, value);
+    }
+    // What an alert may be about is there before it happens, or the first time would be no increase.
+    let from_the_start = metrics::ALL
+        .iter()
+        .filter(|metric| matches!(metric.labels, [] | ["platform"]) && !metric.name.contains("_api_"));
+    for metric in from_the_start {
+        assert!(families.contains_key(metric.name), "{}", metric.name);
+    }
+
+    // What the process takes, within what is sane.
+    let of = |name: &str| values.get(name).copied().unwrap();
+    let now = jiff::Timestamp::now().as_duration().as_secs_f64();
+    let started = of("virt_collector_process_start_time_seconds");
+    assert!((now - 600.0..=now).contains(&started), "{started} at {now}");
+    let memory = of("virt_collector_process_resident_memory_bytes");
+    assert!((4e6..4e9).contains(&memory), "{memory}");
+    let (open, most) = (
+        of("virt_collector_process_open_fds"),
+        of("virt_collector_process_max_fds"),
+    );
+    assert!(open >= 8.0 && open <= most, "{open} of {most}");
+    assert!(of("virt_collector_process_cpu_seconds_total") < 600.0);
 }
 
 #[test]
