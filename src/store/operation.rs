@@ -108,9 +108,10 @@ WHERE operation_id = $1::uuid AND state = 'running'";
 const PROGRESS: &str = "\
 UPDATE virt_operation SET progress = coalesce($2, progress), detail = $3 WHERE operation_id = $1::uuid AND state = 'running'";
 
-/// One that ends out of the queue was never started.
+/// One that ends out of the queue was never started. The last progress that was seen of a task is short of its end.
 const FINISH: &str = "\
-UPDATE virt_operation SET state = $2, ended_at = clock_timestamp(), result = $3::jsonb, code = $4, detail = $5
+UPDATE virt_operation SET state = $2, ended_at = clock_timestamp(), result = $3::jsonb, code = $4, detail = $5,
+       progress = CASE WHEN $2 = 'succeeded' AND progress IS NOT NULL THEN 100 ELSE progress END
 WHERE operation_id = $1::uuid AND state IN ('queued', 'running')";
 
 /// Somebody asks for an action.

@@ -649,7 +649,7 @@ fn operation() -> Value {
             (
                 "progress",
                 true,
-                json!({ "type": ["integer", "null"], "minimum": 0, "maximum": 100, "description": "In percent, where the platform tells." }),
+                json!({ "type": ["integer", "null"], "minimum": 0, "maximum": 100, "description": "In percent, where the platform tells; then 100 when it has succeeded." }),
             ),
             ("task", true, text_or_null("The platform's task.")),
             ("result", true, result),

@@ -206,7 +206,7 @@ async fn progress_is_told_and_what_the_vm_waits_for() {
     desk.rig.pass(LONG);
     let ended = desk.ended(asked.id).await;
     assert!(succeeded(&ended).snapshot.is_some());
-    assert_eq!(ended.detail, None);
+    assert_eq!((ended.progress, ended.detail), (Some(100), None));
     desk.stop().await;
 }
 
