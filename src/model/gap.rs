@@ -11,6 +11,9 @@ use crate::units::Stamp;
 pub struct GapId(pub i64);
 
 /// Why the samples of a gap cannot be had. A closed set: also a label of metrics.
+///
+/// The table allows `unreachable` as well, which nobody gives: that the server did not answer explains nothing while
+/// it keeps the samples, and [`Expired`](Self::Expired) says it when it no longer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The VM or host was powered off.
@@ -23,8 +26,6 @@ pub enum Reason {
     Maintenance,
     /// The object was gone.
     Removed,
-    /// The server did not answer for this entity.
-    Unreachable,
     /// The account may not read this entity.
     NoPermission,
     /// The source was asked again and has no samples there.
@@ -43,13 +44,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::PoweredOff,
         Self::Suspended,
         Self::HostDisconnected,
         Self::Maintenance,
         Self::Removed,
-        Self::Unreachable,
         Self::NoPermission,
         Self::NotPublished,
         Self::Expired,
@@ -68,7 +68,6 @@ impl Reason {
             Self::HostDisconnected => "host_disconnected",
             Self::Maintenance => "maintenance",
             Self::Removed => "removed",
-            Self::Unreachable => "unreachable",
             Self::NoPermission => "no_permission",
             Self::NotPublished => "not_published",
             Self::Expired => "expired",

@@ -4,11 +4,13 @@ pub(crate) mod blocks;
 mod inline;
 mod newcomer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use virt_collector::api::openapi::CODES;
 use virt_collector::api::rights::{ROUTES, Right, Role};
 use virt_collector::model::columns::Column;
+use virt_collector::model::gap::Reason;
 use virt_collector::model::ids::EntityKind;
 use virt_collector::model::rollup::Kind;
 use virt_collector::telemetry::metrics;
@@ -66,6 +68,16 @@ fn the_column_tables_are_the_code() {
             .collect();
         assert_eq!(documented, real, "{mark}");
     }
+}
+
+#[test]
+fn the_table_of_gap_reasons_is_the_code() {
+    let documented: BTreeSet<String> = table("gap reasons")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let given: BTreeSet<String> = Reason::ALL.map(|reason| reason.as_str().to_owned()).into();
+    assert_eq!(documented, given);
 }
 
 #[test]

@@ -172,10 +172,10 @@ async fn questions_are_answered_from_roll_ups() {
         ),
         (
             "SELECT concat_ws(' ', day = (now() AT TIME ZONE 'UTC')::date - 1, platform, entity_kind, reason, gaps, entities, missing) \
-             FROM virt_collection_gap_by_day() WHERE reason = 'unreachable'",
+             FROM virt_collection_gap_by_day() WHERE reason = 'expired'",
             &[
-                "t berlin host unreachable 3 3 06:00:00",
-                "t berlin vm unreachable 4 4 08:00:00",
+                "t berlin host expired 3 3 06:00:00",
+                "t berlin vm expired 4 4 08:00:00",
             ],
         ),
     ] {
