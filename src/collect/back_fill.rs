@@ -9,7 +9,8 @@
 //! | roll-up | 300-second roll-ups, the counters that the statistics level keeps | as long as the server keeps them | and its `maxQueryMetrics` |
 //!
 //! What the ring lane leaves of a gap that began before the ring is the roll-up lane's; so a gap is explained as
-//! `expired` only after both were asked, or where there are no roll-ups.
+//! `expired` only after both were asked, or where there are no roll-ups. A gap of an entity that cannot be asked just now,
+//! since its host is away or the inventory does not show it, stays the ring lane's until the ring has passed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ask::{Answer, Source};
-use super::live_set::{Subject, seen};
+use super::live_set::{Seen, Subject, seen};
 use super::placement::Placements;
 use crate::error::Chain;
 use crate::ingest::chain::Memory;
@@ -233,15 +234,29 @@ impl BackFill {
         if gaps.is_empty() {
             return Ok(0);
         }
-        let known: HashMap<EntityId, Subject> = {
+        let known: HashMap<EntityId, Seen> = {
             let inventory = self.inventory.borrow().clone();
             inventory
                 .iter()
                 .flat_map(|inventory| seen(inventory))
-                .map(|seen| (seen.subject.entity, seen.subject))
+                .map(|seen| (seen.subject.entity, seen))
                 .collect()
         };
         let asking = self.asking(at).await?;
+        // A host that is away still holds what it held, and who has left the inventory may come back: their gaps wait for
+        // as long as the ring reaches. One without an end is asked for anew when its entity speaks again.
+        let may_wait = |gap: &OpenGap| {
+            let reaches = |to| asking.start.is_some_and(|start| to > start);
+            asking.memory == Memory::Ring && gap.step.to.is_some_and(reaches)
+        };
+        let nothing = |gap: &OpenGap| {
+            let why_silent = known.get(&gap.entity).and_then(|seen| seen.why_silent);
+            if why_silent == Some(Reason::HostDisconnected) && may_wait(gap) {
+                Found::Refused
+            } else {
+                Found::nothing(gap)
+            }
+        };
         let estimator = Estimator {
             counters: &asking.counters,
             instances: self.source.vsphere.instances(),
@@ -301,7 +316,7 @@ impl BackFill {
                             gap,
                             windows
                                 .remove(&gap.entity)
-                                .map_or_else(|| Found::nothing(&gap), Found::Rows),
+                                .map_or_else(|| nothing(&gap), Found::Rows),
                         ))
                     })
                     .collect();
@@ -310,8 +325,13 @@ impl BackFill {
             let mut hopeless = Vec::new();
             let mut targets = Vec::new();
             for gap in &batch {
-                let Some(subject) = known.get(&gap.entity) else {
-                    hopeless.push((*gap, Found::Gone(Reason::Removed)));
+                let Some(Seen { subject, .. }) = known.get(&gap.entity) else {
+                    let found = if may_wait(gap) {
+                        Found::Refused
+                    } else {
+                        Found::Gone(Reason::Removed)
+                    };
+                    hopeless.push((*gap, found));
                     continue;
                 };
                 match asking

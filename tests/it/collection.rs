@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use support::database::Role;
 use virt_collector::app::App;
-use vsphere_simulator::{Action, PlatformKind, RingFate, Rule, Spec};
+use vsphere_simulator::{Action, HostLink, PlatformKind, RingFate, Rule, Spec};
 
 use crate::rig::{Daemon, Rig, assert_clean, assert_whole, recorder, small};
 use crate::wait;
@@ -167,34 +167,96 @@ async fn hosts_whose_clocks_are_two_minutes_off_are_collected_whole() {
     }
 }
 
-/// A vCenter that starts does not know all of its VMs yet.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gap_of_a_vm_that_the_server_does_not_know_for_a_while_is_asked_for_again() {
-    let mut rig = Rig::new(small()).await;
+/// After twenty minutes of outage: the live poll has the VM's samples, the back-fill behind it is refused.
+async fn with_an_open_gap_of(rig: &mut Rig, victim: &str) -> Daemon {
     rig.start().await.stop().await;
     rig.pass(20 * MINUTE);
     rig.healthy_from_now();
-    let victim = rig.simulator.world().running_vms().remove(0);
     let unknown = Action::Fault {
         fault: "ManagedObjectNotFound".to_owned(),
         message: String::new(),
     };
-    // The live poll has its samples, the back-fill behind it is refused.
     let rule = rig
         .simulator
         .rules()
-        .add(Rule::on("QueryPerf", unknown).object(&victim).skip(1));
+        .add(Rule::on("QueryPerf", unknown).object(victim).skip(1));
     let daemon = rig.start().await;
     assert!(rig.simulator.rules().applied(rule) > 0);
     rig.simulator.rules().clear();
-    rig.pass(3 * MINUTE);
-    assert_eq!(daemon.poll().await.error, None);
-    // What was refused is not asked for again at once.
+    daemon
+}
+
+/// What was asked for in vain is not asked for again at once.
+async fn fill_again(rig: &Rig, daemon: &Daemon) {
     let owner = rig.database.connect(Role::Owner).await.unwrap();
     let sql = "UPDATE virt_collection_gap SET asked_at = asked_at - INTERVAL '3 minutes'";
     owner.execute(sql, &[]).await.unwrap();
     assert_eq!(daemon.back_fill().await.error, None);
+}
+
+/// A vCenter that starts does not know all of its VMs yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_of_a_vm_that_the_server_does_not_know_for_a_while_is_asked_for_again() {
+    let mut rig = Rig::new(small()).await;
+    let victim = rig.simulator.world().running_vms().remove(0);
+    let daemon = with_an_open_gap_of(&mut rig, &victim).await;
+    rig.pass(3 * MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
+    fill_again(&rig, &daemon).await;
     assert_clean(&rig.verdict().await);
+    daemon.stop().await;
+}
+
+/// A host that vCenter has lost keeps its samples, and tells them when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_of_a_vm_whose_host_is_away_waits_for_the_host() {
+    let mut rig = Rig::new(small()).await;
+    let victim = rig.simulator.world().running_vms().remove(0);
+    let host = host_of(&rig, &victim);
+    let daemon = with_an_open_gap_of(&mut rig, &victim).await;
+    let world = rig.simulator.world();
+    world.set_host_link(&host, HostLink::NotResponding).unwrap();
+    daemon.discover().await;
+    fill_again(&rig, &daemon).await;
+    let away = rig.verdict().await;
+    assert_eq!((away.open, away.explained), (1, 0), "{away}");
+
+    world.set_host_link(&host, HostLink::Connected).unwrap();
+    daemon.discover().await;
+    rig.pass(3 * MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
+    fill_again(&rig, &daemon).await;
+    let back = rig.verdict().await;
+    assert_clean(&back);
+    assert_eq!(back.explained, 0, "{back}");
+    daemon.stop().await;
+}
+
+/// One that the account may not see for a while comes back as the one that it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_of_a_vm_that_leaves_the_inventory_and_returns_is_filled() {
+    let mut rig = Rig::new(small()).await;
+    let show = async |rig: &Rig, daemon: &Daemon, percent| {
+        rig.simulator.world().load(percent);
+        daemon.discover().await;
+    };
+    let daemon = rig.start().await;
+    show(&rig, &daemon, 60).await;
+    let sql = "SELECT min(moref) FROM virt_vm WHERE removed_at IS NOT NULL AND power_state = 'on'";
+    let victim: String = rig.client().await.query_one(sql, &[]).await.unwrap().get(0);
+    show(&rig, &daemon, 100).await;
+    daemon.stop().await;
+
+    let daemon = with_an_open_gap_of(&mut rig, &victim).await;
+    show(&rig, &daemon, 60).await;
+    fill_again(&rig, &daemon).await;
+    show(&rig, &daemon, 100).await;
+    rig.pass(3 * MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
+    fill_again(&rig, &daemon).await;
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0, "{verdict}");
     daemon.stop().await;
 }
 
@@ -422,20 +484,25 @@ async fn a_back_fill_that_is_interrupted_is_continued_by_the_next_owner() {
     daemon.stop().await;
 }
 
+/// Where a VM runs.
+fn host_of(rig: &Rig, vm: &str) -> String {
+    let truth = rig.simulator.truth();
+    truth
+        .entity(vm)
+        .unwrap()
+        .run_at(truth.now / 20_000_000 * 20 - 20)
+        .unwrap()
+        .host
+        .clone()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vm_that_moves_between_polls_is_never_shown_on_the_wrong_host() {
     let rig = Rig::new(small()).await;
     let daemon = rig.start().await;
     let vm = rig.simulator.world().running_vms().remove(0);
     let elsewhere = |rig: &Rig| {
-        let truth = rig.simulator.truth();
-        let here = truth
-            .entity(&vm)
-            .unwrap()
-            .run_at(truth.now / 20_000_000 * 20 - 20)
-            .unwrap()
-            .host
-            .clone();
+        let here = host_of(rig, &vm);
         rig.simulator
             .world()
             .hosts()
