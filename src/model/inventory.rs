@@ -335,7 +335,7 @@ impl Inventory {
 pub struct KnownHost {
     /// Key.
     pub id: HostId,
-    /// As discovered.
+    /// As discovered. A number of threads that the server does not tell is the stored one.
     pub host: Host,
 }
 
@@ -344,7 +344,7 @@ pub struct KnownHost {
 pub struct KnownVm {
     /// Key.
     pub id: VmId,
-    /// As discovered.
+    /// As discovered. A number of vCPUs that the server does not tell is the stored one.
     pub vm: Vm,
     /// The host it runs on and since when that is known (server clock). Rows before that moment get no host.
     pub placement: Option<(HostId, Stamp)>,

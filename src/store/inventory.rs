@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 use tokio_postgres::types::Type;
 
 use crate::model::ids::{HostId, MoRef, PlatformId, VmId};
-use crate::model::inventory::{Inventory, KnownHost, KnownInventory, KnownVm};
+use crate::model::inventory::{Host, Inventory, KnownHost, KnownInventory, KnownVm, Vm};
 use crate::model::status::PlatformStatus;
 use crate::plain;
 use crate::store::connect::{Checkout, Database, Parameter};
@@ -53,8 +53,12 @@ WHERE platform_id = $1 AND NOT in_maintenance";
 const SYNCED: &str = "UPDATE virt_platform SET synced_at = $2 WHERE platform_id = $1";
 
 const VMS: &str = "\
-SELECT vm_id, moref, host_id, host_since FROM virt_vm
+SELECT vm_id, moref, host_id, host_since, vcpu_count FROM virt_vm
 WHERE platform_id = $1 AND removed_at IS NULL AND moref = ANY($2)";
+
+const THREADS: &str = "\
+SELECT moref, thread_count FROM virt_host
+WHERE platform_id = $1 AND removed_at IS NULL AND thread_count IS NOT NULL";
 
 const CLOSE_PLACEMENTS: &str = "\
 UPDATE virt_vm_placement AS placement SET to_time = greatest($2, placement.from_time)
@@ -334,13 +338,21 @@ async fn write(
         ))
         .await?;
     }
+    let threads = if hosts.iter().all(|host| host.threads.is_some()) {
+        HashMap::new()
+    } else {
+        threads(connection, &platform).await?
+    };
     let mut known = KnownInventory {
         hosts: hosts
             .into_iter()
             .filter_map(|host| {
                 Some(KnownHost {
                     id: HostId(*host_keys.get(&host.moref)?),
-                    host: host.clone(),
+                    host: Host {
+                        threads: host.threads.or_else(|| threads.get(&host.moref).copied()),
+                        ..host.clone()
+                    },
                 })
             })
             .collect(),
@@ -371,10 +383,13 @@ async fn write(
     known.vms = vms
         .into_iter()
         .filter_map(|vm| {
-            let (id, placement) = *placed.get(&vm.moref)?;
+            let (id, placement, vcpus) = *placed.get(&vm.moref)?;
             Some(KnownVm {
                 id,
-                vm: vm.clone(),
+                vm: Vm {
+                    vcpus: vm.vcpus.or(vcpus),
+                    ..vm.clone()
+                },
                 placement,
             })
         })
@@ -416,12 +431,24 @@ async fn keys(
         .collect()
 }
 
-type Placed = (VmId, Option<(HostId, Stamp)>);
+/// The threads of the hosts whose number was ever told.
+async fn threads(connection: &Checkout, platform: &Parameter<'_>) -> Result<HashMap<MoRef, u16>, Error> {
+    let rows = connection.query(THREADS, std::slice::from_ref(platform)).await?;
+    rows.iter()
+        .map(|row| {
+            let moref = MoRef::new(connection.read::<&str>(row, 0)?);
+            Ok((moref, u16::try_from(connection.read::<i32>(row, 1)?).unwrap_or(0)))
+        })
+        .collect()
+}
+
+/// Key, placement and vCPUs of a VM as they are stored.
+type Placed = (VmId, Option<(HostId, Stamp)>, Option<u16>);
 
 async fn placed(
     connection: &Checkout,
     platform: &Parameter<'_>,
-    vms: &[&crate::model::inventory::Vm],
+    vms: &[&Vm],
 ) -> Result<HashMap<MoRef, Placed>, Error> {
     let morefs: Vec<&str> = vms.iter().map(|vm| vm.moref.as_str()).collect();
     let parameters = [platform.clone(), (&morefs as _, Type::TEXT_ARRAY)];
@@ -430,9 +457,11 @@ async fn placed(
         .map(|row| {
             let host = connection.read::<Option<i32>>(row, 2)?.map(HostId);
             let since = connection.read::<Option<Stamp>>(row, 3)?;
+            let vcpus = connection.read::<Option<i32>>(row, 4)?;
+            let vcpus = vcpus.and_then(|vcpus| u16::try_from(vcpus).ok());
             Ok((
                 MoRef::new(connection.read::<&str>(row, 1)?),
-                (VmId(connection.read(row, 0)?), host.zip(since)),
+                (VmId(connection.read(row, 0)?), host.zip(since), vcpus),
             ))
         })
         .collect()

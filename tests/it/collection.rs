@@ -6,7 +6,7 @@ use support::database::Role;
 use virt_collector::app::App;
 use vsphere_simulator::{Action, HostLink, PlatformKind, RingFate, Rule, Spec};
 
-use crate::rig::{Daemon, Rig, assert_clean, assert_whole, recorder, small};
+use crate::rig::{Daemon, PLATFORM, Rig, assert_clean, assert_whole, recorder, small};
 use crate::wait;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -257,6 +257,41 @@ async fn a_gap_of_a_vm_that_leaves_the_inventory_and_returns_is_filled() {
     let verdict = rig.verdict().await;
     assert_clean(&verdict);
     assert_eq!(verdict.explained, 0, "{verdict}");
+    daemon.stop().await;
+}
+
+/// The configuration of a VM is unset while it moves, and most of a host's while it is out of reach.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_of_cpus_that_the_server_does_not_tell_just_now_is_still_known() {
+    let rig = Rig::new(small()).await;
+    let daemon = rig.start().await;
+    let world = rig.simulator.world();
+    let unset = |path: &str, of: String| Action::Withhold {
+        path: Some(path.to_owned()),
+        of: Some(of),
+        fault: None,
+    };
+    for action in [
+        unset("summary.config.numCpu", world.running_vms().remove(0)),
+        unset("summary.hardware.numCpuThreads", world.hosts().remove(0)),
+    ] {
+        for method in ["WaitForUpdatesEx", "RetrievePropertiesEx"] {
+            rig.simulator.rules().add(Rule::on(method, action.clone()));
+        }
+    }
+    // A new session reads everything anew.
+    rig.simulator.sessions().expire_all();
+    wait::until("everything to be read anew", async || {
+        let platform = daemon.0.platform(PLATFORM).unwrap();
+        match platform.discover_now().await.unwrap().error {
+            None => Ok(()),
+            Some(error) => Err(error),
+        }
+    })
+    .await;
+    rig.pass(3 * MINUTE);
+    assert_eq!(daemon.poll().await.error, None);
+    assert_clean(&rig.verdict().await);
     daemon.stop().await;
 }
 
