@@ -1,7 +1,8 @@
 //! Time as the daemon uses it: wall time for people and logs, monotonic ticks for loops.
 //!
-//! Owns: [`WallClock`], [`Ticker`]. Never does: data time. Stamps of samples and all query bounds come from the
-//! source's own clock; nothing of this module reaches a row.
+//! Owns: [`WallClock`], [`Ticker`]. Never does: data time. Stamps of samples and the bounds of questions come from the
+//! source's own clock, leases and how far back stored rows are looked at from the database's; nothing of this module
+//! reaches a row or a query.
 
 use std::fmt;
 use std::time::Duration;

@@ -436,7 +436,6 @@ impl Platform {
             readiness,
             gaps_opened: Arc::clone(&gaps_opened),
             lost: lost.clone(),
-            clock: Arc::clone(clock),
             metrics: self.metrics.clone(),
             database_metrics: DatabaseMetrics::new(),
         };

@@ -3,8 +3,6 @@
 use clap::{Args, Subcommand};
 
 use super::{ConfigFile, Failure, Output, block_on, counted, ready_database};
-use crate::clock::SystemClock;
-use crate::clock::WallClock as _;
 use crate::ingest::chain::RING;
 use crate::plain;
 use crate::store;
@@ -79,7 +77,7 @@ impl Gaps {
                 self.print(&gaps, gap, "no gaps");
             }
             Some(Command::Retry) => {
-                let now = SystemClock.now();
+                let now = database.clock().await.map_err(failed)?;
                 let n_gaps = database
                     .retry_gaps(platform, now.minus(RING), now.minus(LONGEST_KEPT))
                     .await

@@ -24,7 +24,6 @@ use super::policy::{Policy, Tell, Told, Troubles, policy};
 use super::queue::{Batch, Outcome};
 use super::salvage::{self, Salvaged, salvage};
 use super::writers::Writers;
-use crate::clock::WallClock;
 use crate::error::Chain;
 use crate::model::gap::GapLane;
 use crate::model::ids::EntityId;
@@ -93,8 +92,6 @@ pub struct FlushLoop {
     pub gaps_opened: Arc<Bells>,
     /// Cancelled when the platform turns out to be another collector's.
     pub lost: CancellationToken,
-    /// Wall clock, for the bound of the watermark search only.
-    pub clock: Arc<dyn WallClock>,
     /// Counts.
     pub metrics: PlatformMetrics,
     /// Counts.
@@ -193,7 +190,8 @@ impl FlushLoop {
     async fn read_watermarks(&mut self) -> Result<(), Error> {
         let platform = self.lease.platform;
         self.writers.end_doubtful(platform).await?;
-        let marks = self.database.watermarks(platform, self.clock.now()).await?;
+        let now = self.database.clock().await?;
+        let marks = self.database.watermarks(platform, now).await?;
         let silent = self.database.silent(platform).await?;
         let newest = marks.iter().map(|(_, stamp)| *stamp).max();
         tracing::info!(

@@ -53,17 +53,17 @@ CROSS JOIN LATERAL (
 ) AS newest";
 
 impl Database {
-    /// The newest 20-second sample of each of a platform's entities, where there is one within [`LOOK_BACK`] of
-    /// `server_now`.
+    /// The newest 20-second sample of each of a platform's entities, where there is one within [`LOOK_BACK`] of `now`,
+    /// which is the database's clock: that of this machine may be wrong by more.
     ///
     /// # Errors
     /// When the database cannot be asked.
     pub async fn watermarks(
         &self,
         platform: PlatformId,
-        server_now: Stamp,
+        now: Stamp,
     ) -> Result<Vec<(EntityId, Stamp)>, Error> {
-        let bound = server_now.minus(LOOK_BACK);
+        let bound = now.minus(LOOK_BACK);
         self.newest(
             BOUNDED_SQL,
             &[(&platform.0, Type::INT4), (&bound, Type::TIMESTAMPTZ)],

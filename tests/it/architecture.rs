@@ -156,3 +156,22 @@ fn the_test_sees_an_upward_edge_a_stray_crate_and_a_module_without_a_line() {
         ]
     );
 }
+
+/// The time of a sample is its source's, and how long a lease is good is the database's to say.
+#[test]
+fn what_makes_rows_and_queries_does_not_know_the_collectors_clock() {
+    const BLIND: &[&str] = &[
+        "model",
+        "store",
+        "vsphere",
+        "ingest",
+        "inventory",
+        "operate",
+        "cli/gaps",
+    ];
+    let sees = |(path, text): &(PathBuf, String)| {
+        BLIND.iter().any(|blind| path.starts_with(blind)) && named(text).iter().any(|name| name == "clock")
+    };
+    let found: Vec<PathBuf> = sources().into_iter().filter(sees).map(|(path, _)| path).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
