@@ -483,7 +483,7 @@ impl Platform {
             triggered: self.live.clone(),
             health: self.health.clone(),
             clock: Arc::clone(clock),
-            last_turn: Mutex::default(),
+            last_reading: Mutex::default(),
         };
         spawn("live", Box::pin(live.run(stopping())));
 

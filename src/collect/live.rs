@@ -41,12 +41,13 @@ use crate::store;
 use crate::store::Database;
 use crate::supervise::trigger::Triggered;
 use crate::units::REALTIME_SECONDS;
+use crate::units::Stamp;
 use crate::vsphere;
 use crate::vsphere::Estimator;
 use crate::vsphere::Target;
 
 /// The server's clock may run away from ours by this much between two polls; more is a step.
-const CLOCK_STEP_MICROS: u64 = 10_000_000;
+const CLOCK_STEP_MICROS: i64 = 10_000_000;
 
 /// After SIGTERM a running poll may finish for this long.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -82,8 +83,28 @@ pub struct LiveLane {
     pub health: watch::Sender<Health>,
     /// The collector's wall clock, for the skew and the last success.
     pub clock: Arc<dyn WallClock>,
-    /// The poll before, to see a step of the server's clock.
-    pub last_turn: Mutex<Option<Turn>>,
+    /// The server's clock at the poll before, to see it step.
+    pub last_reading: Mutex<Option<Reading>>,
+}
+
+/// The server's clock, and when this process asked for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    server: Stamp,
+    asked: Instant,
+    answered: Instant,
+}
+
+impl Reading {
+    /// Whether the server's clock has moved otherwise than this process's since an earlier reading. Each was made
+    /// somewhere between question and answer.
+    fn shows_step_since(self, earlier: Self) -> bool {
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        let least = micros(self.asked.saturating_duration_since(earlier.answered));
+        let most = micros(self.answered.saturating_duration_since(earlier.asked));
+        let server = self.server.micros_since(earlier.server);
+        server < least.saturating_sub(CLOCK_STEP_MICROS) || server > most.saturating_add(CLOCK_STEP_MICROS)
+    }
 }
 
 /// What a poll did.
@@ -220,6 +241,7 @@ impl LiveLane {
         report: &mut PollReport,
     ) -> Result<(), PollError> {
         let generation = self.readiness.borrow().generation;
+        let asked = Instant::now();
         let server_now = self.source.vsphere.server_time().await?;
         self.source.metrics.clock(server_now, self.clock.now());
         let at = ServerTime(server_now);
@@ -228,7 +250,12 @@ impl LiveLane {
             at,
             started: Instant::now(),
         };
-        self.note_what_explains_silence(inventory, turn);
+        let reading = Reading {
+            server: server_now,
+            asked,
+            answered: turn.started,
+        };
+        self.note_what_explains_silence(inventory, reading);
         let hosts = self.source.vsphere.placements().await?;
         self.placements.note(inventory, &hosts, at.0);
         if live_set.is_new() {
@@ -336,9 +363,14 @@ impl LiveLane {
 
     /// What this poll sees that would explain missing samples: entities that do not run or are gone, and a server
     /// clock that has moved by itself.
-    fn note_what_explains_silence(&self, inventory: &KnownInventory, turn: Turn) {
+    fn note_what_explains_silence(&self, inventory: &KnownInventory, reading: Reading) {
         let known = self.watermarks.entities();
-        if self.clock_stepped(turn) {
+        let before = self
+            .last_reading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(reading);
+        if before.is_some_and(|before| reading.shows_step_since(before)) {
             tracing::warn!("the server's clock was stepped");
             self.watermarks.hint_all(Reason::ClockStep);
         }
@@ -350,20 +382,6 @@ impl LiveLane {
                 Some(why) => Some((entity, (*why)?)),
                 None => Some((entity, Reason::Removed)),
             }));
-    }
-
-    /// Whether the server's clock has moved otherwise than this process's since the poll before.
-    fn clock_stepped(&self, turn: Turn) -> bool {
-        let before = self
-            .last_turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(turn);
-        before.is_some_and(|before| {
-            let server = turn.at.0.micros_since(before.at.0);
-            let local = turn.started.duration_since(before.started).as_micros();
-            server.abs_diff(i64::try_from(local).unwrap_or(i64::MAX)) > CLOCK_STEP_MICROS
-        })
     }
 
     /// After a whole poll: entities that have delivered nothing for a while may have fallen silent.
@@ -412,4 +430,28 @@ fn phase(platform: &str) -> Duration {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     Duration::from_millis(hash % 300_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_comes_late_is_no_step_of_the_servers_clock() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let reading = |asked, server, answered| Reading {
+            server: Stamp::from_seconds(server),
+            asked: after(asked),
+            answered: after(answered),
+        };
+        let first = reading(0, 1_000, 0);
+        // Asked a minute later; the answer was under way for 30 s, or for 30 s before the server read its clock.
+        assert!(!reading(60, 1_060, 90).shows_step_since(first));
+        assert!(!reading(60, 1_090, 90).shows_step_since(first));
+        assert!(!reading(120, 1_120, 120).shows_step_since(reading(60, 1_060, 90)));
+        for stepped in [1_049, 1_071, 0, 10_000] {
+            assert!(reading(60, stepped, 60).shows_step_since(first), "{stepped}");
+        }
+    }
 }
