@@ -290,12 +290,15 @@ impl LiveLane {
         }
 
         let look_back = look_back(self.interval);
+        let newest = |entity| self.watermarks.get(entity).and_then(|past| past.watermark);
+        let before: HashMap<EntityId, Option<Stamp>> = subjects
+            .iter()
+            .map(|subject| (subject.entity, newest(subject.entity)))
+            .collect();
         let targets = subjects.into_iter().map(|subject| {
-            let watermark = self
-                .watermarks
-                .get(subject.entity)
-                .and_then(|past| past.watermark);
-            let after = live_start(watermark, at, look_back);
+            let watermark = before.get(&subject.entity).copied().flatten();
+            let is_followed = live_set.is_followed(subject.entity, at.0.minus(look_back));
+            let after = live_start(watermark, is_followed, at, look_back);
             Target {
                 entity: subject.entity,
                 moref: subject.moref,
@@ -317,12 +320,27 @@ impl LiveLane {
         };
         let n_rows = AtomicUsize::new(0);
         let discarded = AtomicUsize::new(0);
+        let answered: Mutex<Vec<EntityId>> = Mutex::default();
         let store = |answer: Answer| async {
-            let Answer { reply, permit, .. } = answer;
+            let Answer {
+                targets,
+                reply,
+                permit,
+            } = answer;
             match self.queue.push(turn, Work::Live(reply.windows), permit).await {
-                Outcome::Stored { n_rows: stored } => n_rows.fetch_add(stored, Ordering::Relaxed),
-                Outcome::Discarded => discarded.fetch_add(1, Ordering::Relaxed),
-            };
+                Outcome::Stored { n_rows: stored } => {
+                    n_rows.fetch_add(stored, Ordering::Relaxed);
+                    let named = targets.iter().map(|target| target.entity);
+                    let named = named.filter(|entity| !reply.missing.contains(entity));
+                    answered
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .extend(named);
+                }
+                Outcome::Discarded => {
+                    discarded.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         };
         let mut questions = futures_util::stream::iter(batches)
             .map(|targets| self.source.ask(targets, &estimator, store))
@@ -347,6 +365,10 @@ impl LiveLane {
             }
         }
         drop(questions);
+        for entity in answered.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let has_spoken = newest(entity) > before.get(&entity).copied().flatten();
+            live_set.note(entity, at.0, has_spoken);
+        }
         if n_answered > 0 {
             skipped.append(&mut too_much_alone);
         }
@@ -357,7 +379,7 @@ impl LiveLane {
         match failed {
             Some(error) => Err(error.into()),
             None if discarded.load(Ordering::Relaxed) > 0 => Err(PollError::Discarded),
-            None => self.tell_who_is_quiet(turn).await,
+            None => self.tell_who_is_quiet(turn, live_set).await,
         }
     }
 
@@ -385,8 +407,10 @@ impl LiveLane {
     }
 
     /// After a whole poll: entities that have delivered nothing for a while may have fallen silent.
-    async fn tell_who_is_quiet(&self, turn: Turn) -> Result<(), PollError> {
-        let quiet = self.watermarks.quiet(turn.at.0.minus(SILENT_AFTER));
+    async fn tell_who_is_quiet(&self, turn: Turn, live_set: &LiveSet) -> Result<(), PollError> {
+        let since = turn.at.0.minus(SILENT_AFTER);
+        let mut quiet = self.watermarks.quiet(since);
+        quiet.retain(|entity| !live_set.has_spoken(*entity, since));
         if quiet.is_empty() {
             return Ok(());
         }

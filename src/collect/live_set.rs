@@ -2,12 +2,16 @@
 //!
 //! An entity leaves the live set two polls after it stopped running, not at the inventory's word, so that its last
 //! samples are read. One that the inventory no longer holds leaves at once: it cannot be asked.
+//!
+//! Of each it is known when it was last asked for with success and when that last brought a sample, both by the server's
+//! clock: a host whose clock is behind never has a sample that is young.
 
 use std::collections::HashMap;
 
 use crate::model::gap::Reason;
 use crate::model::ids::{EntityId, MoRef};
 use crate::model::inventory::{KnownInventory, PowerState};
+use crate::units::Stamp;
 
 /// Polls that an entity stays after it stopped running.
 const POLLS_AFTER_STOP: u8 = 2;
@@ -91,6 +95,8 @@ pub fn seen(inventory: &KnownInventory) -> impl Iterator<Item = Seen> {
 #[derive(Debug, Default)]
 pub struct LiveSet {
     polls_left: HashMap<EntityId, u8>,
+    answered: HashMap<EntityId, Stamp>,
+    spoke: HashMap<EntityId, Stamp>,
     has_polled: bool,
 }
 
@@ -124,7 +130,31 @@ impl LiveSet {
             .collect();
         self.polls_left = left;
         self.has_polled = true;
+        let polls_left = &self.polls_left;
+        for known in [&mut self.answered, &mut self.spoke] {
+            known.retain(|entity, _| polls_left.contains_key(entity));
+        }
         live
+    }
+
+    /// Notes that an answer for an entity was stored, and whether it held a sample.
+    pub fn note(&mut self, entity: EntityId, at: Stamp, has_spoken: bool) {
+        self.answered.insert(entity, at);
+        if has_spoken {
+            self.spoke.insert(entity, at);
+        }
+    }
+
+    /// Whether an answer for it was stored since then.
+    #[must_use]
+    pub fn is_followed(&self, entity: EntityId, since: Stamp) -> bool {
+        self.answered.get(&entity).is_some_and(|at| *at >= since)
+    }
+
+    /// Whether such an answer has held a sample since then, however old that was.
+    #[must_use]
+    pub fn has_spoken(&self, entity: EntityId, since: Stamp) -> bool {
+        self.spoke.get(&entity).is_some_and(|at| *at >= since)
     }
 }
 

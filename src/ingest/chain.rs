@@ -56,8 +56,14 @@ impl ServerTime {
         self.0.minus(RING)
     }
 
+    /// The oldest stamp that is not refused.
+    #[must_use]
+    pub fn oldest(self) -> Stamp {
+        self.0.minus(OLDEST)
+    }
+
     fn is_sane(self, stamp: Stamp) -> bool {
-        (self.0.minus(OLDEST)..=self.0.plus(NEWEST)).contains(&stamp)
+        (self.oldest()..=self.0.plus(NEWEST)).contains(&stamp)
     }
 
     fn is_settled(self, stamp: Stamp) -> bool {

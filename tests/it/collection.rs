@@ -141,8 +141,9 @@ async fn one_vanished_vm_does_not_cost_the_others_their_samples() {
 
 /// Data time is the source's: of the hosts, whatever the vCenter's own clock says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hosts_whose_clocks_are_two_minutes_off_are_collected_whole() {
-    for hosts_ahead in [120, -120] {
+async fn hosts_whose_clocks_are_off_are_collected_whole() {
+    // The last is more than the live lane looks back.
+    for hosts_ahead in [120, -120, -1_200] {
         let mut rig = Rig::new(Spec {
             hosts_ahead,
             ..small()
@@ -165,6 +166,25 @@ async fn hosts_whose_clocks_are_two_minutes_off_are_collected_whole() {
         assert_eq!(verdict.explained, 0, "{hosts_ahead}: {verdict}");
         daemon.stop().await;
     }
+}
+
+/// Set to the time of its place, say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_whose_clock_is_hours_behind_is_collected() {
+    let rig = Rig::new(Spec {
+        hosts_ahead: -5 * 3_600,
+        ..small()
+    })
+    .await;
+    let daemon = rig.start().await;
+    for _ in 0..4 {
+        rig.pass(MINUTE);
+        assert_eq!(daemon.poll().await.error, None);
+    }
+    let verdict = rig.verdict().await;
+    assert_clean(&verdict);
+    assert_eq!(verdict.explained, 0, "{verdict}");
+    daemon.stop().await;
 }
 
 /// After twenty minutes of outage: the live poll has the VM's samples, the back-fill behind it is refused.

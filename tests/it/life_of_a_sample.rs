@@ -83,7 +83,7 @@ async fn life_of_a_sample() {
 
     // collect::window: from the watermark, here one sample before the newest.
     let watermark = Stamp::from_seconds(newest.stamp - 20);
-    let after = live_start(Some(watermark), at, look_back(collection.interval));
+    let after = live_start(Some(watermark), false, at, look_back(collection.interval));
     assert_eq!(after, watermark);
     let target = Target {
         entity: subject.entity,
