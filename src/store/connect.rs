@@ -52,9 +52,10 @@ const SESSION_OPTIONS: &str = "-c statement_timeout=60s -c lock_timeout=5s \
     -c idle_in_transaction_session_timeout=30s -c TimeZone=UTC -c search_path=public -c client_min_messages=warning";
 
 /// A watermark moves after COMMIT, and keys that a COMMIT gave out are used from then on. So a COMMIT has to last: where
-/// the server, the database or the account says `off`, a crash takes the last ones back.
+/// the server, the database or the account says `off`, a crash takes the last ones back. What else they say is kept; it
+/// is set all the same, since a session that has set nothing follows when the server's configuration changes.
 const DURABLE: &str = "\
-SELECT set_config('synchronous_commit', 'on', FALSE) WHERE current_setting('synchronous_commit') = 'off'";
+SELECT set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), FALSE)";
 
 /// How to reach the database with one account.
 #[derive(Clone)]

@@ -45,6 +45,8 @@ use virt_collector::store::{
 };
 use virt_collector::units::{Conversion, Stamp};
 
+use crate::rig::{Rig, small};
+
 /// 2026-01-31T10:00:00Z, in the middle of a chunk.
 const NOON: i64 = 1_769_853_600;
 

@@ -257,3 +257,69 @@ async fn a_remote_server_must_have_a_certificate_that_is_trusted_and_for_its_nam
         "{error}"
     );
 }
+
+/// Notes who writes which table, and how long its session lets a COMMIT wait. With the rights of a superuser.
+const WITNESS: &str = "\
+CREATE TABLE witness (written text, application text, setting text, source text);
+CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    INSERT INTO public.witness
+    SELECT TG_TABLE_NAME, current_setting('application_name'), setting, source
+    FROM pg_catalog.pg_settings WHERE name = 'synchronous_commit';
+    RETURN NULL;
+END
+$$;
+DO $$
+DECLARE
+    written regclass;
+BEGIN
+    FOR written IN SELECT oid FROM pg_class
+                   WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname LIKE 'virt\\_%'
+    LOOP
+        EXECUTE format('CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON %s EXECUTE FUNCTION witness()', written);
+    END LOOP;
+END
+$$";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_commit_of_the_daemon_lasts_whatever_the_server_says_and_will_say() {
+    // Where a standby is waited for or not is the operator's choice; that the disk is waited for is ours.
+    for (said, kept) in [("off", "on"), ("local", "local")] {
+        let rig = Rig::new(small()).await;
+        let sql = rig.database.connect(Role::Superuser).await.unwrap();
+        let database = rig.database.name();
+        let changed = format!("ALTER DATABASE {database} SET synchronous_commit = {said}; {WITNESS}");
+        sql.batch_execute(&changed).await.unwrap();
+        let daemon = rig.start().await;
+        daemon.make_rollups().await;
+        daemon.stop().await;
+        let rows = sql
+            .query(
+                "SELECT DISTINCT setting, source, array_agg(DISTINCT written),
+                        array_agg(DISTINCT regexp_replace(application, '^virt-collector/[^/]*/|[0-9]+$', '', 'g'))
+                 FROM witness GROUP BY 1, 2",
+                &[],
+            )
+            .await
+            .unwrap();
+        let [row] = rows.as_slice() else {
+            panic!("{said}: sessions differ: {rows:?}");
+        };
+        // A session that has set it itself is out of reach of `ALTER SYSTEM` and a reload.
+        let (setting, source): (&str, &str) = (row.get(0), row.get(1));
+        assert_eq!((setting, source), (kept, "session"), "{said}");
+        let (written, sessions): (Vec<String>, Vec<String>) = (row.get(2), row.get(3));
+        for table in [
+            "virt_vm_metrics",
+            "virt_vm",
+            "virt_platform",
+            "virt_platform_lease",
+        ] {
+            assert!(written.iter().any(|name| name == table), "{table}: {written:?}");
+        }
+        assert!(
+            sessions.starts_with(&["copy-".to_owned(), "pool".to_owned()]),
+            "{sessions:?}"
+        );
+    }
+}
