@@ -24,6 +24,7 @@ mod hostile;
 mod inventory;
 mod lease;
 mod life_of_a_sample;
+mod listening;
 mod logs;
 mod operate;
 mod oracle;
