@@ -608,3 +608,35 @@ async fn the_last_samples_of_a_vm_that_stopped_while_nobody_polled_are_read() {
     assert_whole(&rig.verdict().await);
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_password_is_tried_once_and_the_one_that_takes_its_place_without_waiting_or_asking() {
+    let rig = Rig::new(small()).await;
+    rig.write_password("wrong");
+    let mut config = rig.config();
+    // Somebody looks every second: who holds every attempt back, holds that one back, too.
+    config.collection.discovery_interval = Duration::from_secs(1);
+    let app = App::start(config, recorder()).await.unwrap();
+    let store = rig.store();
+    let status = async |wanted: &str| {
+        wait::until("the platform's status", async || {
+            let rows = store.registered_platforms().await.unwrap();
+            let status = rows.into_iter().next().map(|row| row.status);
+            match &status {
+                Some(status) if status.state == wanted => Ok(status.class.clone()),
+                _ => Err(format!("{status:?}")),
+            }
+        })
+        .await
+    };
+    assert_eq!(status("error").await.as_deref(), Some("auth"));
+    for _ in 0..3 {
+        let report = app.platform(PLATFORM).unwrap().discover_now().await.unwrap();
+        assert!(report.error.is_some());
+    }
+    assert_eq!(rig.simulator.calls().count("Login"), 1);
+    rig.write_password(rig.simulator.credentials().1);
+    assert_eq!(status("connected").await, None);
+    assert_eq!(rig.simulator.calls().count("Login"), 2);
+    app.stop().await.unwrap();
+}
