@@ -3,6 +3,9 @@
 -- Running it again changes nothing. Afterwards give the accounts passwords (\password virt_writer) or map them
 -- in pg_hba.conf, and run: virt-collector migrate
 
+-- A superuser runs this, also where others have been at home: nothing of theirs stands in front of what is called here.
+SET search_path = pg_catalog, pg_temp;
+
 -- virt_owner owns the tables and is used by `virt-collector migrate` only; virt_writer is the service;
 -- virt_reader is for dashboards and people.
 DO $$
@@ -37,3 +40,5 @@ GRANT USAGE, CREATE ON SCHEMA public TO virt_owner;
 GRANT USAGE ON SCHEMA public TO virt_writer, virt_reader;
 
 CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;
+
+RESET search_path;

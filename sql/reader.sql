@@ -1,5 +1,8 @@
 -- An account that reads, for Grafana and people: virt-collector migrate --reader NAME, or by a superuser.
--- Running it again repairs what has changed since, and otherwise changes nothing.
+-- Running it again repairs what has changed since, and otherwise changes nothing. Whoever runs it has rights of which
+-- others have less: nothing of theirs stands in front of what is called here.
+SET search_path = pg_catalog, pg_temp;
+
 DO $$
 DECLARE
     reader text := current_setting('virt.reader');
@@ -60,3 +63,5 @@ BEGIN
     END LOOP;
 END
 $$;
+
+RESET search_path;

@@ -216,6 +216,82 @@ async fn each_account_of_the_database_can_do_what_is_said_of_it_and_nothing_else
         .await;
 }
 
+/// Whoever owns the database can put names of their own in front of those that scripts of a superuser call.
+#[tokio::test]
+async fn the_scripts_that_a_superuser_runs_run_nothing_that_the_owner_of_the_database_has_laid_out() {
+    let house = House::new().await;
+    let owner = house.database.connect(Role::Owner).await.unwrap();
+    let (database, trapped) = (
+        house.database.name(),
+        "CREATE TABLE trap.trapped (who name, what text)",
+    );
+    owner
+        .batch_execute(&format!(
+            "CREATE SCHEMA trap; {trapped}; GRANT ALL ON SCHEMA trap TO PUBLIC"
+        ))
+        .await
+        .unwrap();
+    for (schema, name, parameters, returns, real) in [
+        // In front of everything, by the search path of the database.
+        (
+            "trap",
+            "current_database",
+            "",
+            "name",
+            "pg_catalog.current_database()",
+        ),
+        (
+            "trap",
+            "current_setting",
+            "text",
+            "text",
+            "pg_catalog.current_setting($1)",
+        ),
+        // Behind everything, and a better fit.
+        (
+            "public",
+            "format",
+            "text, name",
+            "text",
+            "pg_catalog.format($1, $2)",
+        ),
+        (
+            "public",
+            "format",
+            "text, text",
+            "text",
+            "pg_catalog.format($1, $2)",
+        ),
+    ] {
+        let sql = format!(
+            "CREATE FUNCTION {schema}.{name}({parameters}) RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO trap.trapped VALUES (current_user, '{name}'); RETURN {real}; END $$"
+        );
+        owner.batch_execute(&sql).await.unwrap();
+    }
+    let path = "trap, pg_catalog, public";
+    let sql = format!("ALTER DATABASE {database} SET search_path = {path}");
+    owner.batch_execute(&sql).await.unwrap();
+
+    let reader = format!("reader_{}", database.trim_start_matches("virt_test_"));
+    let superuser = house.database.connect(Role::Superuser).await.unwrap();
+    let name = store::reader::Name::new(&reader).unwrap();
+    for script in [store::BOOTSTRAP_SQL, &store::reader::sql(&name)] {
+        superuser.batch_execute(script).await.unwrap();
+        let left = superuser.query_one("SHOW search_path", &[]).await.unwrap();
+        assert_eq!(left.get::<_, &str>(0), path, "the session is as it was");
+    }
+    let rows = house
+        .sql
+        .query("SELECT format('%s as %s', what, who) FROM trap.trapped", &[])
+        .await;
+    let trapped: Vec<String> = rows.unwrap().iter().map(|row| row.get(0)).collect();
+    house
+        .change(&format!("DROP OWNED BY {reader}; DROP ROLE {reader}"))
+        .await;
+    assert!(trapped.is_empty(), "{trapped:?}");
+}
+
 /// A password file as an operator makes it.
 fn write_password(path: &Path, password: &str) {
     std::fs::write(path, format!("{password}\n")).unwrap();
