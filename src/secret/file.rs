@@ -1,12 +1,16 @@
 //! A secret on the first line of a file of its own.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::secret::{Secret, credential};
+
+/// A password and notes below it; whatever is larger is another file.
+const SIZE_LIMIT: usize = 16 * 1024;
 
 /// Why a secret could not be read from its file.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,12 @@ pub enum FileError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Far more than a password.
+    #[error("{path} is longer than {} KiB; it must hold the password on its first line", SIZE_LIMIT / 1024)]
+    TooLong {
+        /// The file.
+        path: PathBuf,
     },
     /// The file holds nothing.
     #[error("{path} is empty; it must hold the password on its first line")]
@@ -49,20 +59,28 @@ pub fn read_file(path: &Path) -> Result<Secret, FileError> {
 }
 
 fn read(path: &Path) -> Result<Secret, FileError> {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let read = |source| FileError::Read {
+    let failed = |source| FileError::Read {
         path: path.to_owned(),
         source,
     };
-    let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
+    // What is looked at is what is read, whatever gets its name meanwhile.
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o007 != 0 {
         return Err(FileError::WorldReadable {
             path: path.to_owned(),
             mode,
         });
     }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
+    // A buffer that grows would leave what it held behind.
+    let mut text = Zeroizing::new(String::with_capacity(SIZE_LIMIT + 1));
+    let mut bounded = file.take(SIZE_LIMIT as u64 + 1);
+    bounded.read_to_string(&mut text).map_err(failed)?;
+    if text.len() > SIZE_LIMIT {
+        return Err(FileError::TooLong {
+            path: path.to_owned(),
+        });
+    }
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(Secret::new(line)),
         _ => Err(FileError::Empty {
@@ -73,8 +91,8 @@ fn read(path: &Path) -> Result<Secret, FileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -96,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_everyone_can_read_or_that_is_empty_is_refused() {
+    fn a_file_that_everyone_can_read_or_that_is_empty_or_no_file_of_a_password_is_refused() {
         assert!(matches!(
             read_file(file("x\n", 0o644).path()),
             Err(FileError::WorldReadable { .. })
@@ -104,6 +122,12 @@ mod tests {
         assert!(matches!(
             read_file(file("\nx", 0o600).path()),
             Err(FileError::Empty { .. })
+        ));
+        let longest = format!("x\n{}", "#".repeat(SIZE_LIMIT - 2));
+        assert_eq!(read_file(file(&longest, 0o600).path()).unwrap().expose(), "x");
+        assert!(matches!(
+            read_file(file(&format!("{longest}#"), 0o600).path()),
+            Err(FileError::TooLong { .. })
         ));
         assert!(matches!(
             read_file(Path::new("/nonexistent")),
