@@ -428,7 +428,25 @@ impl Caller {
         if self.scope.includes(platform) {
             return Ok(());
         }
-        let problem = Problem::not_found(what);
+        Err(self
+            .out_of_scope(context, platform, Problem::not_found(what))
+            .await)
+    }
+
+    /// # Errors
+    /// 403 where a new platform of this name would not be among those of the token.
+    pub async fn may_add(&self, context: &Context, platform: &str) -> Result<(), Problem> {
+        if self.scope.includes(platform) {
+            return Ok(());
+        }
+        let problem = Problem::forbidden(format!(
+            "This token is limited to some platforms, and {platform:?} is not one of them."
+        ));
+        Err(self.out_of_scope(context, platform, problem).await)
+    }
+
+    /// Counts and writes down that a platform is not among those of the token.
+    async fn out_of_scope(&self, context: &Context, platform: &str, problem: Problem) -> Problem {
         let who = Asker {
             actor: &self.name,
             client: self.client,
@@ -437,7 +455,7 @@ impl Caller {
             path: platform,
         };
         context.denied(Denied::OutOfScope, &who, &problem).await;
-        Err(problem)
+        problem
     }
 }
 

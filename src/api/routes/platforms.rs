@@ -233,12 +233,7 @@ async fn add(
     if let Some(message) = crate::config::name_problem(&new.name) {
         return Err(bad_body("name", &message));
     }
-    if !caller.scope.includes(&new.name) {
-        return Err(Problem::forbidden(format!(
-            "This token is limited to some platforms, and {:?} is not one of them.",
-            new.name
-        )));
-    }
+    caller.may_add(&context, &new.name).await?;
     let after =
         json!({ "address": audited(&address), "active": new.active.unwrap_or(true), "password": "set" });
     let change = Changing {
@@ -254,7 +249,10 @@ async fn add(
         .audited(registrar.add(&new.name, &address, &password, active, untested))
         .await?;
     let added = context.database().registered_platform(&new.name).await?;
-    Ok((StatusCode::CREATED, Json(kept(&context, added.id, trial).await?)))
+    Ok((
+        StatusCode::CREATED,
+        Json(kept(&context, &caller, added.id, trial).await?),
+    ))
 }
 
 async fn edit(
@@ -318,7 +316,7 @@ async fn edit(
             Ok(trial)
         })
         .await?;
-    Ok(Json(kept(&context, platform.id, trial).await?))
+    Ok(Json(kept(&context, &caller, platform.id, trial).await?))
 }
 
 async fn credentials(
@@ -350,7 +348,7 @@ async fn credentials(
                 .edit(&platform, &address, Some(&password), new.untested),
         )
         .await?;
-    Ok(Json(kept(&context, platform.id, trial).await?))
+    Ok(Json(kept(&context, &caller, platform.id, trial).await?))
 }
 
 async fn remove(
@@ -485,8 +483,13 @@ async fn current(context: &Context, id: PlatformId) -> Result<Platform, Problem>
     found.ok_or_else(|| Problem::not_found(format!("platform {id}")))
 }
 
-async fn kept(context: &Context, id: PlatformId, trial: Option<Trial>) -> Result<Kept, Problem> {
-    let also_collected_by = match &trial {
+async fn kept(
+    context: &Context,
+    caller: &Caller,
+    id: PlatformId,
+    trial: Option<Trial>,
+) -> Result<Kept, Problem> {
+    let mut also_collected_by = match &trial {
         // It is kept already: what cannot be looked up is not worth a failure.
         Some(trial) => context
             .database()
@@ -495,6 +498,8 @@ async fn kept(context: &Context, id: PlatformId, trial: Option<Trial>) -> Result
             .unwrap_or_default(),
         None => Vec::new(),
     };
+    // Which other platforms there are is not everybody's to know.
+    also_collected_by.retain(|name| caller.scope.includes(name));
     Ok(Kept {
         platform: current(context, id).await?,
         trial: trial.as_ref().map(trial_json),

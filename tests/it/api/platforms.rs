@@ -280,6 +280,41 @@ async fn what_cannot_be_a_platform_is_refused_before_anything_is_done() {
         .ask(Ask::post("platforms/").by(&limited).json(&desk.body()))
         .await;
     assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"));
+    let denied = "SELECT count(*) FROM virt_audit_log WHERE (entry, actor, action, code, target) = \
+                  ('denied', 'limited', 'add_platform', 'forbidden', 'lab')";
+    assert_eq!(desk.api.count(denied).await, 1, "an attempt is written down");
     assert_eq!(desk.api.count("SELECT count(*) FROM virt_platform").await, 2);
+    desk.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_collects_the_same_server_is_told_to_those_alone_who_may_see_it() {
+    let desk = Desk::new().await;
+    let id = desk.added().await;
+    desk.api
+        .sql
+        .execute(
+            "UPDATE virt_platform SET identity = $1 WHERE name IN ('east', 'west')",
+            &[&desk.simulator.truth().identity],
+        )
+        .await
+        .unwrap();
+    let credentials = json!({ "password": desk.simulator.credentials().1 });
+    let mut seen = Vec::new();
+    for (name, scope) in [
+        ("all", None),
+        ("two", Some(&["lab", "east"][..])),
+        ("one", Some(&["lab"])),
+    ] {
+        let token = desk.api.token(name, "admin", scope).await;
+        let path = format!("platforms/{id}/credentials/");
+        let answer = desk
+            .api
+            .ask(Ask::new("PUT", &path).by(&token).json(&credentials))
+            .await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        seen.push(answer.value()["also_collected_by"].clone());
+    }
+    assert_eq!(seen, [json!(["east", "west"]), json!(["east"]), json!([])]);
     desk.stop().await;
 }
