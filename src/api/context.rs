@@ -42,6 +42,10 @@ const FAILURES_PER_MINUTE: u32 = 5;
 /// anything must not be able to fill it.
 const DENIALS_PER_MINUTE: u32 = 60;
 
+/// Characters of the path of a denied request that are written down: more than any route has, so that not even 60 a
+/// minute add up.
+const LONGEST_PATH: usize = 256;
+
 /// After a lost connection.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
@@ -338,11 +342,12 @@ impl Context {
             return;
         }
         let client = who.client.to_string();
+        let path: String = who.path.chars().take(LONGEST_PATH).collect();
         let mut entry = Entry::new(Kind::Denied, who.actor, who.request_id, who.action);
         entry.client = Some(&client);
         entry.code = Some(problem.code());
         entry.detail = Some(problem.detail());
-        entry.target = Some(who.path);
+        entry.target = Some(&path);
         if let Err(error) = self.database().audit(&entry).await {
             self.metrics().audit_failed();
             tracing::warn!(request_id = who.request_id, error = %Chain(&error), "a denied request is not in the audit log");
