@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::api::context::{Caller, Context};
 use crate::api::extract::Query;
 use crate::api::problem::Problem;
-use crate::api::routes::operations::{bad_cursor, limit};
+use crate::api::routes::operations::{askable, bad_cursor, limit};
 use crate::store::audit::{LogFilter, Logged};
 use crate::units::Stamp;
 
@@ -87,8 +87,9 @@ async fn list(
 fn instant(name: &str, text: Option<&str>) -> Result<Option<Stamp>, Problem> {
     text.map(|text| {
         text.parse::<jiff::Timestamp>()
-            .map(|instant| Stamp::from_micros(instant.as_microsecond()))
-            .map_err(|_not_one| {
+            .ok()
+            .and_then(|instant| askable(instant.as_microsecond()))
+            .ok_or_else(|| {
                 Problem::bad_request(
                     "bad_query",
                     format!("{name} must be an instant such as 2026-11-26T08:00:00Z; in a query, a plus sign is %2B."),

@@ -97,8 +97,15 @@ pub(super) fn bad_cursor() -> Problem {
 
 fn cursor(text: &str) -> Result<(Stamp, Uuid), Problem> {
     text.split_once('.')
-        .and_then(|(micros, id)| Some((Stamp::from_micros(micros.parse().ok()?), id.parse().ok()?)))
+        .and_then(|(micros, id)| Some((askable(micros.parse().ok()?)?, id.parse().ok()?)))
         .ok_or_else(bad_cursor)
+}
+
+/// An instant of the years 1 to 9999: the database knows no other that people would mean.
+pub(super) fn askable(micros: i64) -> Option<Stamp> {
+    (-62_135_596_800_000_000..=253_402_300_799_999_999)
+        .contains(&micros)
+        .then_some(Stamp::from_micros(micros))
 }
 
 async fn show(

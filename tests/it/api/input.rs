@@ -77,7 +77,13 @@ async fn bad_paths_queries_headers_and_bodies_are_refused_in_words_that_help() {
             (get("operations/?cursor=%00"), 400, "bad_query"),
             (get("operations/?cursor=nonsense"), 400, "bad_cursor"),
             (get("operations/?cursor=1.2"), 400, "bad_cursor"),
+            (
+                get("operations/?cursor=-9000000000000000000.01912f9e-5a5a-7000-8000-000000000000"),
+                400,
+                "bad_cursor",
+            ),
             (get("audit/?cursor=x"), 400, "bad_cursor"),
+            (get("audit/?since=-009000-01-01T00:00:00Z"), 400, "bad_query"),
             (get("audit/?operation=x"), 400, "bad_query"),
             (get("audit/?since=yesterday"), 400, "bad_query"),
             (get("audit/?since=2026-01-01T00:00:00+01:00"), 400, "bad_query"),
