@@ -342,7 +342,7 @@ pub enum Trust {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read {path}; write one, starting from config.example.toml")]
+    #[error("cannot read {path}; {}", advice(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -366,6 +366,16 @@ pub enum Error {
         /// Each problem.
         problems: Vec<Problem>,
     },
+}
+
+/// What to do about a file that cannot be read.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "this account may not; run this as one that may, or let it",
+        io::ErrorKind::IsADirectory => "name the file in it",
+        io::ErrorKind::InvalidData => "it must be text in UTF-8",
+        _ => "write one, starting from config.example.toml",
+    }
 }
 
 impl Config {

@@ -2,10 +2,13 @@
 //!
 //! `config.example.toml` documents every key and its default; a test holds the two together.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,8 +30,27 @@ pub(super) struct File {
     pub(super) api: Api,
     #[serde(default)]
     pub(super) log: Log,
-    #[serde(default, rename = "platform")]
+    #[serde(default, rename = "platform", deserialize_with = "platforms")]
     pub(super) platforms: Vec<Platform>,
+}
+
+/// As any list is read; who writes `[platform]` is told of the second pair of brackets.
+fn platforms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Platform>, D::Error> {
+    struct Tables;
+
+    impl<'de> Visitor<'de> for Tables {
+        type Value = Vec<Platform>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("tables that begin with [[platform]]")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, tables: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(tables))
+        }
+    }
+
+    deserializer.deserialize_seq(Tables)
 }
 
 #[derive(Debug, Deserialize)]

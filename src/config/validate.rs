@@ -3,9 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
     Account, Admin, Api, ApiLimits, Collection, Config, Database, DatabaseTls, HostDisk, Inventory, Keep,
@@ -69,6 +72,19 @@ pub(super) fn validate(raw: raw::File, directory: &Path) -> Result<Config, Vec<P
         log: check.log(log),
         platforms: check.platforms(platforms),
     };
+    if config
+        .api
+        .as_ref()
+        .is_some_and(|api| api.listen == config.admin.listen && api.listen.port() != 0)
+    {
+        check.problem(
+            "api.listen",
+            format!(
+                "{} is that of admin.listen; each needs one of its own",
+                config.admin.listen
+            ),
+        );
+    }
     if check.problems.is_empty() {
         Ok(config)
     } else {
@@ -443,10 +459,18 @@ impl Check<'_> {
 
     fn log(&mut self, raw: raw::Log) -> Log {
         let raw::Log { level, format } = raw;
-        if let Err(source) = level.parse::<tracing_subscriber::filter::Targets>() {
+        if let Err(source) = level.parse::<Targets>() {
             self.problem(
                 "log.level",
                 format!("{level:?} is no filter such as \"info\": {source}"),
+            );
+        } else if let Some(word) = level.split(',').find(|part| is_no_level(part)) {
+            self.problem(
+                "log.level",
+                format!(
+                    "{word:?} is no level; there are error, warn, info, debug, trace and off, and one for a module is \
+                     written \"virt_collector::soap=debug\""
+                ),
             );
         }
         Log {
@@ -541,6 +565,13 @@ impl Check<'_> {
     }
 }
 
+/// A filter takes any other word for a module, all of whose lines are wanted, and leaves out those of the rest: a level
+/// with a typing error would silence the log.
+fn is_no_level(part: &str) -> bool {
+    let part = part.trim();
+    part.is_empty() || (!part.contains('=') && part.parse::<LevelFilter>().is_err())
+}
+
 /// What is wrong with a platform's name.
 #[must_use]
 pub fn name_problem(name: &str) -> Option<String> {
@@ -554,8 +585,19 @@ pub fn name_problem(name: &str) -> Option<String> {
 /// What is wrong with a platform's host.
 #[must_use]
 pub fn host_problem(host: &str) -> Option<String> {
-    let is_bad = host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || host.contains("://");
-    is_bad.then(|| format!("{host:?} is not a host name or address; no scheme, path or account here"))
+    let is_bad = host.is_empty() || host.contains(['/', '@', '?', '#', ' ']);
+    if is_bad {
+        return Some(format!(
+            "{host:?} is not a host name or address; no scheme, path or account here"
+        ));
+    }
+    // Of what a name may hold, a colon stands in addresses of IPv6 alone.
+    let is_bad = host.contains(':') && host.parse::<Ipv6Addr>().is_err();
+    is_bad.then(|| {
+        format!(
+            "{host:?} is not a host name or address; a port is given as port, and an address of IPv6 without brackets"
+        )
+    })
 }
 
 /// Reads a SHA-256 thumbprint: 64 hexadecimal digits, with or without colons.
@@ -701,6 +743,69 @@ mod tests {
         let error = parse(&platform("exclude = [\"old\"]")).unwrap_err();
         assert!(
             error.contains("platform \"lab\": filter: exclude: bad pattern \"old\": begin with /"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused_since_a_filter_would_silence_the_log() {
+        let log = |level: &str| parse(&format!("{LEAST}\n[log]\nlevel = \"{level}\"\n"));
+        for level in [
+            "info",
+            "WARN",
+            "off",
+            "info,virt_collector::soap=debug",
+            "h2=warn, debug",
+        ] {
+            assert_eq!(log(level).unwrap().log.level, level);
+        }
+        for (level, part) in [
+            (
+                "warning",
+                "log.level: \"warning\" is no level; there are error, warn, info",
+            ),
+            ("info,virt_collector", "\"virt_collector\" is no level"),
+            ("info,", "\"\" is no level"),
+            ("", "\"\" is no level"),
+            ("info,virt_collector=loud", "is no filter such as \"info\""),
+        ] {
+            let error = log(level).unwrap_err();
+            assert!(error.contains(part), "{part}\n{error}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_nothing_beside() {
+        for host in ["vc", "vcenter.example.com", "192.0.2.1", "2001:db8::1"] {
+            assert_eq!(host_problem(host), None);
+        }
+        for (host, part) in [
+            ("", "no scheme, path or account here"),
+            ("https://vc", "no scheme"),
+            ("vc/sdk", "no scheme, path"),
+            ("vc:443", "a port is given as port"),
+            ("[2001:db8::1]", "without brackets"),
+            ("[2001:db8::1]:443", "a port is given as port"),
+        ] {
+            let problem = host_problem(host).unwrap();
+            assert!(problem.contains(part), "{part}\n{problem}");
+        }
+    }
+
+    #[test]
+    fn a_platform_in_single_brackets_is_told_of_the_second_pair() {
+        let error = parse(&platform("").replace("[[platform]]", "[platform]")).unwrap_err();
+        assert!(
+            error.contains("expected tables that begin with [[platform]]") && error.contains("line 3"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn two_servers_on_one_address_are_refused_before_either_listens() {
+        let error = parse(&format!("{LEAST}\n[api]\nlisten = \"127.0.0.1:9273\"\n")).unwrap_err();
+        assert!(
+            error.contains("api.listen: 127.0.0.1:9273 is that of admin.listen"),
             "{error}"
         );
     }
