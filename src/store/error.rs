@@ -285,7 +285,7 @@ pub enum Error {
         after: Duration,
     },
     /// The server refused a statement, or the connection was lost during it. Nothing of the transaction is stored.
-    #[error("cannot {attempt}")]
+    #[error("cannot {attempt}{}", lacking(source))]
     Statement {
         /// What was attempted.
         attempt: &'static str,
@@ -383,7 +383,7 @@ pub enum Error {
     /// The extension is installed on the server but not created in the database.
     #[error(
         "TimescaleDB {available} is available but not created in database {database:?}: run CREATE EXTENSION \
-         timescaledb; in it as a superuser (sql/bootstrap.sql does)"
+         timescaledb; in it as a superuser, as the SQL of virt-collector migrate --bootstrap-sql does"
     )]
     ExtensionNotCreated {
         /// The database.
@@ -395,7 +395,7 @@ pub enum Error {
     #[error(
         "TimescaleDB is not installed on the server of database {database:?}: install the package of TimescaleDB \
          {LEAST_TIMESCALE} or newer for its PostgreSQL, add timescaledb to shared_preload_libraries, restart it, \
-         then run sql/bootstrap.sql as a superuser"
+         then run the SQL of virt-collector migrate --bootstrap-sql as a superuser"
     )]
     ExtensionNotInstalled {
         /// The database.
@@ -456,10 +456,22 @@ pub enum Error {
         name: String,
     },
     /// The roles were never made.
-    #[error("the role {role} does not exist: run sql/bootstrap.sql in this database as a superuser, once")]
+    #[error(
+        "the role {role} does not exist: run the SQL of virt-collector migrate --bootstrap-sql in this database as a \
+         superuser, once"
+    )]
     MissingRole {
         /// The role.
         role: &'static str,
+    },
+    /// The roles are there, as those of the whole server; the rights in this database are not.
+    #[error(
+        "virt_owner may not make tables in database {database:?}: run the SQL of virt-collector migrate --bootstrap-sql \
+         in it as a superuser, once"
+    )]
+    NotPrepared {
+        /// The database.
+        database: String,
     },
     /// The account cannot act as the owner of the tables.
     #[error(
@@ -528,9 +540,11 @@ impl Error {
         let advice = match source.code().map(SqlState::code) {
             Some("28P01") => "check the account and the password in password_file",
             Some(code) if code.starts_with("28") => {
-                "the server does not let this account in from here; look at its pg_hba.conf"
+                "the server does not let this account in from here; is there such a role, and a line for it in pg_hba.conf?"
             }
-            Some("3D000") => "create the database, then run sql/bootstrap.sql in it as a superuser",
+            Some("3D000") => {
+                "create the database, then run the SQL of virt-collector migrate --bootstrap-sql in it as a superuser"
+            }
             Some("53300") => "the server's max_connections is used up",
             Some("57P03") => "the server is starting up or shutting down",
             Some(_) => "the server refused the connection",
@@ -564,6 +578,7 @@ impl Error {
             | Self::SchemaOlder { .. }
             | Self::SchemaNewer { .. }
             | Self::Checksum { .. }
+            | Self::NotPrepared { .. }
             | Self::MissingRole { .. } => Class::Schema,
             Self::Settings { .. }
             | Self::CaFile { .. }
@@ -603,6 +618,16 @@ impl Error {
     #[must_use]
     pub const fn is_rolled_back(&self) -> bool {
         !matches!(self, Self::CommitUnknown { .. })
+    }
+}
+
+/// What to do where the account itself is the matter.
+fn lacking(source: &Cause) -> &'static str {
+    match source.sqlstate() {
+        Some("42501") => {
+            "; the account must be a member of virt_writer, and that of [database.owner] of virt_owner"
+        }
+        _ => "",
     }
 }
 
@@ -651,6 +676,8 @@ fn network(error: &io::Error) -> &'static str {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             "the server closed the connection: is this a PostgreSQL port?"
         }
+        // From the driver, of an answer that cannot be read.
+        io::ErrorKind::Other => "what answers there is no PostgreSQL: are host and port right?",
         // What the resolver says carries no code of the operating system.
         _ if error.raw_os_error().is_none() => "check the host name: it could not be resolved",
         _ => "check host, port and the network in between",

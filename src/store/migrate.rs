@@ -224,13 +224,26 @@ async fn examine(connection: &Dedicated) -> Result<Plan, Error> {
             user: member.try_get(1).map_err(read)?,
         });
     }
-    Ok(Plan {
-        version,
-        pending: MIGRATIONS
-            .iter()
-            .filter(|migration| migration.version > version)
-            .collect(),
-    })
+    let pending: Vec<_> = MIGRATIONS
+        .iter()
+        .filter(|migration| migration.version > version)
+        .collect();
+    if !pending.is_empty() {
+        let prepared = bounded(
+            ATTEMPT,
+            connection.query_typed_one(
+                "SELECT has_schema_privilege('virt_owner', 'public', 'CREATE'), current_database()::text",
+                &[],
+            ),
+        )
+        .await?;
+        if !prepared.try_get::<_, bool>(0).map_err(read)? {
+            return Err(Error::NotPrepared {
+                database: prepared.try_get(1).map_err(read)?,
+            });
+        }
+    }
+    Ok(Plan { version, pending })
 }
 
 async fn lock(connection: &Dedicated) -> Result<(), Error> {

@@ -39,11 +39,29 @@ fn the_owner_fits_into_an_application_name() {
 
 #[tokio::test]
 async fn a_connection_that_cannot_be_made_says_what_to_look_at() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     let closed = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
+    let stranger = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 256];
+                drop(stream.read(&mut request).await);
+                drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await);
+            }
+        });
+        port
+    };
     for (url, parts) in [
+        (
+            format!("host=127.0.0.1 port={stranger} user=virt_writer dbname=virt"),
+            ["is no PostgreSQL", "127.0.0.1"],
+        ),
         (
             format!("host=127.0.0.1 port={closed} user=virt_writer dbname=virt"),
             ["nothing listens there", "127.0.0.1"],
@@ -79,7 +97,8 @@ async fn an_account_or_database_that_does_not_exist_is_named() {
         .unwrap();
     let error = store.probe().await.unwrap_err();
     assert!(
-        said(&error).contains("create the database, then run sql/bootstrap.sql"),
+        said(&error)
+            .contains("create the database, then run the SQL of virt-collector migrate --bootstrap-sql"),
         "{}",
         said(&error)
     );

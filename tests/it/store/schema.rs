@@ -145,6 +145,46 @@ async fn an_account_that_may_not_act_as_owner_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_database_in_which_the_roles_may_do_nothing_says_what_to_run() {
+    let fixture = Fixture::bare().await;
+    // Roles are those of the whole server: they are there, too, where the bootstrap SQL was run in another database.
+    let database = fixture.database.name();
+    fixture
+        .sql
+        .batch_execute(&format!(
+            "ALTER DATABASE {database} OWNER TO CURRENT_USER; REVOKE CREATE ON SCHEMA public FROM virt_owner"
+        ))
+        .await
+        .unwrap();
+    let settings = fixture.settings(Role::Owner, "migration");
+    for error in [
+        migrate::plan(&settings).await.unwrap_err(),
+        migrate::apply(&settings).await.unwrap_err(),
+    ] {
+        let said = said(&error);
+        assert!(
+            said.contains("may not make tables in database") && said.contains("migrate --bootstrap-sql"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_is_no_member_is_told_of_which_role() {
+    let fixture = Fixture::new().await;
+    fixture
+        .sql
+        .batch_execute("REVOKE SELECT ON virt_schema_migration FROM virt_writer")
+        .await
+        .unwrap();
+    let said = said(&fixture.store("a").ready().await.unwrap_err());
+    assert!(
+        said.contains("must be a member of virt_writer") && said.contains("42501"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn the_probe_names_versions_and_edition() {
     let fixture = Fixture::new().await;
     let probe = fixture.store("a").ready().await.unwrap();
