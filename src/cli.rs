@@ -38,6 +38,7 @@ use std::io;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -48,6 +49,9 @@ use crate::plain;
 use crate::secret::KeyFileError;
 use crate::store::{Database, Owner, Settings};
 
+/// What many commands take stands behind what is a command's own.
+const COMMON: &str = "Common options";
+
 /// Wrong usage (sysexits EX_USAGE).
 const EXIT_USAGE: u8 = 64;
 
@@ -56,8 +60,8 @@ const EXIT_CONFIG: u8 = 78;
 
 /// Reads every 20-second sample of hosts and VMs from vCenter and ESXi and stores each exactly once in TimescaleDB.
 ///
-/// First evening: copy config.example.toml, run `virt-collector check` until all is well, `virt-collector migrate`
-/// once, then `virt-collector run`.
+/// First evening: have a superuser run what `migrate --bootstrap-sql` prints in a new database, write config.toml from
+/// config.example.toml, then `migrate`, `key init`, `platform add`, `check` until all is well, and `run`.
 #[derive(Debug, Parser)]
 #[command(name = "virt-collector", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 well, 64 wrong usage, 78 wrong configuration, 1 anything else.")]
@@ -91,6 +95,7 @@ struct ConfigFile {
     #[arg(
         long,
         global = true,
+        help_heading = COMMON,
         value_name = "FILE",
         default_value = "/etc/virt-collector/config.toml"
     )]
@@ -227,7 +232,13 @@ pub fn main() -> ExitCode {
         Command::Completions(command) => command.execute(),
         Command::Man(command) => command.execute(),
     };
+    let unwritten = UNWRITTEN.get();
+    if let Some(error) = unwritten {
+        let told = format!("virt-collector: cannot write all of the result to standard output: {error}");
+        drop(writeln!(io::stderr(), "{told}"));
+    }
     match result {
+        Ok(()) if unwritten.is_some() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !matches!(failure, Failure::Told) {
@@ -249,14 +260,24 @@ async fn ready_database(config: &Config) -> Result<Database, Failure> {
     Ok(database)
 }
 
-/// As [`println`], which panics for want of a reader, too. Names and reasons are the platforms' words: nothing in them
-/// steers the terminal.
+/// Why part of a result was not written, the first time. The command goes on all the same: it may be in the middle of
+/// something that is not to be left half done.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// As [`println`], which panics for want of a reader, or of space. Names and reasons are the platforms' words: nothing in
+/// them steers the terminal.
 fn print(line: fmt::Arguments<'_>) {
     let line = line.to_string();
     let line = plain::painted(&line);
-    match writeln!(io::stdout(), "{line}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => println!("{line}"),
-        _ => {}
+    printed(writeln!(io::stdout(), "{line}"));
+}
+
+/// Whoever reads it may have gone: then the rest is for nobody. Any other failure is told at the end.
+fn printed(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        drop(UNWRITTEN.set(error));
     }
 }
 

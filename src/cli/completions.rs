@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, ValueEnum};
 use clap_complete::aot::Shell;
 use clap_mangen::Man;
 
-use super::{Arguments, Failure};
+use super::{Arguments, Failure, printed};
 
 /// The name that is typed.
 const NAME: &str = "virt-collector";
@@ -40,7 +40,8 @@ impl Completions {
         };
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
-        write_out(&script)
+        write_out(&script);
+        Ok(())
     }
 }
 
@@ -53,7 +54,8 @@ impl Manual {
         let Self {} = self;
         let mut page = Vec::new();
         write_page(&mut page).map_err(Failure::other)?;
-        write_out(&page)
+        write_out(&page);
+        Ok(())
     }
 }
 
@@ -111,9 +113,30 @@ fn write_command(page: &mut Vec<u8>, command: &clap::Command, before: &str, dept
             "{}",
             escape(&help.map(ToString::to_string).unwrap_or_default()).replace("\n\n", "\n.IP\n")
         )?;
+        if argument.get_action().takes_values() {
+            write_values(page, argument)?;
+        }
     }
     for sub in command.get_subcommands() {
         write_command(page, sub, &name, depth + 1)?;
+    }
+    Ok(())
+}
+
+/// What may be given, and what stands for it where it is not.
+fn write_values(page: &mut Vec<u8>, argument: &clap::Arg) -> io::Result<()> {
+    for value in argument.get_possible_values() {
+        let help = value.get_help().map(|help| format!(": {help}"));
+        let line = format!("{}{}", value.get_name(), help.unwrap_or_default());
+        writeln!(page, ".br\n{}", escape(&line))?;
+    }
+    let defaults: Vec<_> = argument
+        .get_default_values()
+        .iter()
+        .map(|value| value.to_string_lossy())
+        .collect();
+    if !defaults.is_empty() {
+        writeln!(page, ".br\nDefault: {}", escape(&defaults.join(" ")))?;
     }
     Ok(())
 }
@@ -165,12 +188,8 @@ Bootstrap SQL, dashboards, alert rules.
 .BR psql (1)
 "#;
 
-fn write_out(bytes: &[u8]) -> Result<(), Failure> {
-    match io::stdout().write_all(bytes) {
-        // Whoever reads it has gone: the rest is for nobody.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failure::other),
-    }
+fn write_out(bytes: &[u8]) {
+    printed(io::stdout().write_all(bytes));
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::terminal::Progress;
-use super::{ConfigFile, Failure, Output, block_on, counted, ready_database};
+use super::{COMMON, ConfigFile, Failure, Output, block_on, counted, ready_database};
 use crate::config::Config;
 use crate::secret;
 use crate::secret::key_file;
@@ -32,7 +32,7 @@ pub(super) struct Key {
     #[command(subcommand)]
     command: Command,
     /// How the result is printed.
-    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = COMMON, global = true)]
     output: Output,
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::terminal::Waiting;
-use super::{ConfigFile, Failure, Output, block_on, ready_database};
+use super::{COMMON, ConfigFile, Failure, Output, block_on, ready_database};
 use crate::store::Database;
 
 /// How often the answer is looked for.
@@ -27,7 +27,7 @@ pub(super) struct Sync {
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     wait: u64,
     /// How the result is printed.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = COMMON)]
     output: Output,
 }
 

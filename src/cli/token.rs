@@ -12,7 +12,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{ConfigFile, Failure, Output, block_on, ready_database};
+use super::{COMMON, ConfigFile, Failure, Output, block_on, ready_database};
 use crate::api::rights::Role;
 use crate::config;
 use crate::secret::{Grant, Token as Secret, key_file};
@@ -37,7 +37,7 @@ pub(super) struct Token {
     #[command(subcommand)]
     command: Command,
     /// How the result is printed.
-    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = COMMON, global = true)]
     output: Output,
 }
 

@@ -17,7 +17,7 @@ use self::arguments::{
     Act, Api, Command, CreateSnapshot, List, Power, RemoveSnapshot, SnapshotCommand, Which,
 };
 use self::client::{Ask, Client};
-use super::{Failure, Output, block_on};
+use super::{COMMON, Failure, Output, block_on};
 use crate::plain;
 
 /// What one request waits for the end of an operation; more is refused by the API.
@@ -40,7 +40,7 @@ pub(super) struct Vm {
     #[command(subcommand)]
     command: Command,
     /// How the result is printed.
-    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = COMMON, global = true)]
     output: Output,
 }
 

@@ -122,6 +122,25 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn a_result_that_cannot_be_written_is_told_and_is_no_defect() {
+    for words in [&["migrate", "--bootstrap-sql"][..], &["man"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_virt-collector"))
+            .args(words)
+            .stdout(full)
+            .output()
+            .unwrap();
+        let told = all(&output);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(
+            told.contains("cannot write all of the result to standard output: No space left"),
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
+#[test]
 fn a_failure_that_cannot_be_told_has_its_exit_code_all_the_same() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let status = Command::new(env!("CARGO_BIN_EXE_virt-collector"))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::client::{Client, url_of};
-use crate::cli::{ConfigFile, Failure};
+use crate::cli::{COMMON, ConfigFile, Failure};
 use crate::config::{Trust, thumbprint};
 use crate::model::inventory::PowerState;
 
@@ -15,16 +15,16 @@ pub(super) struct Api {
     #[command(flatten)]
     file: ConfigFile,
     /// Where the API is, by scheme, host and port [default: api.listen of the configuration].
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "URL")]
     api: Option<String>,
     /// The file with the token on its first line, mode 0600 [default: ~/.config/virt-collector/token].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Trust what the authorities in this PEM file have signed.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "thumbprint")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "FILE", conflicts_with = "thumbprint")]
     ca_file: Option<PathBuf>,
     /// Trust the one certificate with this SHA-256 thumbprint.
-    #[arg(long, global = true, value_name = "HEX")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "HEX")]
     thumbprint: Option<String>,
 }
 

@@ -40,6 +40,12 @@ fn the_manual_page_is_roff_and_no_part_of_the_help() {
     let (code, page) = run(&["man"]);
     assert_eq!(code, 0, "{page}");
     assert!(page.contains(".TH virt-collector 8"), "{page}");
+    for value in [
+        "\nshutdown\\-guest: Ask the guest to shut down\n",
+        "\nDefault: 90d\n",
+    ] {
+        assert!(page.contains(value), "{value:?}\n{page}");
+    }
     let (_, help) = run(&["--help"]);
     assert!(!help.contains("\n  man "), "{help}");
 }
