@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigFile, Failure, Output, block_on, counted, ready_database};
+use super::{COMMON, ConfigFile, Failure, Output, block_on, counted, ready_database};
 use crate::ingest::chain::RING;
 use crate::plain;
 use crate::store;
@@ -25,14 +25,15 @@ pub(super) struct Gaps {
     #[arg(long, value_name = "NAME", global = true)]
     platform: Option<String>,
     /// Lines at most.
-    #[arg(long, value_name = "N", default_value_t = 50, global = true)]
+    #[arg(long, value_name = "N", default_value_t = 50, global = true,
+          value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Check the chain instead: every step between two samples must be spanned by exactly one gap row. Exits with 1
-    /// where it is not.
+    /// Check the chain of all platforms instead: every step between two samples must be spanned by exactly one gap row.
+    /// Exits with 1 where it is not.
     #[arg(long)]
     verify: bool,
     /// How the result is printed.
-    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = COMMON, global = true)]
     output: Output,
 }
 
@@ -44,8 +45,20 @@ enum Command {
     Retry,
 }
 
+/// What makes no sense.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error(
+        "--verify stands alone: the chain is that of all platforms, and nothing of it is listed or asked for again"
+    )]
+    Verify,
+}
+
 impl Gaps {
     pub(super) fn execute(self) -> Result<(), Failure> {
+        if self.verify && (self.command.is_some() || self.platform.is_some()) {
+            return Err(Failure::usage(Problem::Verify));
+        }
         let config = self.file.load()?;
         block_on(async {
             let database = ready_database(&config).await?;
@@ -69,12 +82,16 @@ impl Gaps {
                 }
             }
             None => {
-                let outages = database.outages(platform, self.limit).await.map_err(failed)?;
-                self.print(&outages, outage, "no gaps");
+                let outages = database.outages(platform, self.one_more()).await;
+                let outages = outages.map_err(failed)?;
+                self.known(database, outages.is_empty()).await?;
+                self.print_some(&outages, outage);
             }
             Some(Command::List) => {
-                let gaps = database.gap_list(platform, self.limit).await.map_err(failed)?;
-                self.print(&gaps, gap, "no gaps");
+                let gaps = database.gap_list(platform, self.one_more()).await;
+                let gaps = gaps.map_err(failed)?;
+                self.known(database, gaps.is_empty()).await?;
+                self.print_some(&gaps, gap);
             }
             Some(Command::Retry) => {
                 let now = database.clock().await.map_err(failed)?;
@@ -82,7 +99,11 @@ impl Gaps {
                     .retry_gaps(platform, now.minus(RING), now.minus(LONGEST_KEPT))
                     .await
                     .map_err(failed)?;
+                self.known(database, n_gaps == 0).await?;
                 match self.output {
+                    Output::Text if n_gaps == 0 => {
+                        say!("no gap is explained whose samples the source may still have");
+                    }
                     Output::Text => {
                         say!(
                             "reopened {}; the running service asks the source again",
@@ -94,6 +115,29 @@ impl Gaps {
             }
         }
         Ok(())
+    }
+
+    /// That there is nothing of a platform means nothing where its name has a typing error.
+    async fn known(&self, database: &Database, nothing: bool) -> Result<(), Failure> {
+        if let Some(name) = self.platform.as_ref().filter(|_| nothing) {
+            let found = database.registered_platform(name).await;
+            found.map_err(Failure::other)?;
+        }
+        Ok(())
+    }
+
+    /// By which it is seen that there are more.
+    const fn one_more(&self) -> u32 {
+        self.limit.saturating_add(1)
+    }
+
+    fn print_some<T>(&self, lines: &[T], line: impl Fn(&T) -> serde_json::Value) {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let some = lines.get(..limit).unwrap_or(lines);
+        self.print(some, line, "no gaps");
+        if some.len() < lines.len() && self.output == Output::Text {
+            say!("and more, which a larger --limit shows");
+        }
     }
 
     fn print<T>(&self, lines: &[T], line: impl Fn(&T) -> serde_json::Value, nothing: &str) {

@@ -468,6 +468,10 @@ async fn gaps_are_listed_verified_and_asked_for_again() {
     };
     assert_eq!(gaps(""), (0, "no gaps\n".to_owned()));
     assert_eq!(gaps("--verify").0, 0);
+    assert_eq!(
+        gaps("retry --platform lab").1,
+        "no gap is explained whose samples the source may still have\n"
+    );
 
     // A row that nobody stored breaks the chain; a gap row explains the step.
     let owner = rig.database.connect(Role::Owner).await.unwrap();
@@ -495,6 +499,27 @@ async fn gaps_are_listed_verified_and_asked_for_again() {
     assert_eq!(gaps("--verify").0, 0);
     let (_, text) = gaps("");
     assert!(text.contains("not_published") && text.contains("vms=1"), "{text}");
+    let (_, text) = gaps("list --limit 1");
+    assert!(text.lines().count() == 1 && !text.contains("--limit"), "{text}");
+    owner
+        .batch_execute(
+            "INSERT INTO virt_collection_gap (platform_id, entity_kind, entity_id, from_time, to_time, state, reason) \
+             SELECT 1, 'vm', 1, '2020-01-01', '2020-01-02', 'explained', 'expired'",
+        )
+        .await
+        .unwrap();
+    for words in ["--limit 1", "list --limit 1"] {
+        let (_, text) = gaps(words);
+        assert!(
+            text.contains("not_published") && text.ends_with("\nand more, which a larger --limit shows\n"),
+            "{text}"
+        );
+        assert!(!text.contains("expired"), "{text}");
+    }
+    owner
+        .batch_execute("DELETE FROM virt_collection_gap WHERE reason = 'expired'")
+        .await
+        .unwrap();
     let (_, text) = gaps("list --output json");
     let list: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
@@ -504,10 +529,15 @@ async fn gaps_are_listed_verified_and_asked_for_again() {
     );
 
     // Asked again, the source still has it.
-    assert_eq!(
-        gaps("retry --platform other").1,
-        "reopened 0 gaps; the running service asks the source again\n"
-    );
+    for words in ["", "list", "retry"] {
+        let (code, text) = gaps(&format!("{words} --platform other"));
+        assert_eq!(code, 1, "a name with a typing error is no good news: {text}");
+        assert!(text.contains("\"other\" does not exist"), "{text}");
+    }
+    for words in ["--verify list", "--verify --platform lab", "--limit 0"] {
+        let (code, text) = gaps(words);
+        assert_eq!(code, 64, "{words}: {text}");
+    }
     assert_eq!(
         gaps("retry --platform lab").1,
         "reopened 1 gap; the running service asks the source again\n"
