@@ -18,8 +18,8 @@ mod statistics;
 use clap::Args;
 use serde::Serialize;
 
-use super::terminal::{Colour, Paint};
-use super::{ConfigFile, Failure, Output, block_on, counted};
+use super::terminal::{Colour, Paint, hanging, width};
+use super::{COMMON, ConfigFile, Failure, Output, block_on, counted};
 use crate::config::Config;
 use crate::error::Chain;
 use crate::plain;
@@ -37,9 +37,12 @@ pub(super) struct Check {
     #[command(flatten)]
     file: ConfigFile,
     /// How the result is printed.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = COMMON)]
     output: Output,
 }
+
+/// Where the message of a line begins.
+const MESSAGE: usize = 38;
 
 /// How something fared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -160,7 +163,8 @@ impl Report {
             let is_first = self.tried.last().is_none_or(|before| before.name != *name);
             let shown = if is_first { name } else { "" };
             let word = self.paint.paint(level.colour(), &format!("{:<6}", level.word()));
-            say!("{shown:<16} {thing:<12} {word}  {}", plain::line(message));
+            let message = hanging(&plain::line(message), MESSAGE, width());
+            say!("{shown:<16} {thing:<12} {word}  {message}");
         }
         self.tried.push(tried);
     }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::terminal::{Colour, Paint, Screen, bar};
-use super::{ConfigFile, Failure, Output, block_on, counted};
+use super::terminal::{Colour, Paint, Screen, bar, width};
+use super::{COMMON, ConfigFile, Failure, Output, block_on, counted};
 use crate::config::Config;
 use crate::error::Chain;
 use crate::plain;
@@ -46,7 +46,7 @@ pub(super) struct Status {
     #[arg(long)]
     watch: bool,
     /// How the result is printed; json is printed once.
-    #[arg(long, value_enum, default_value_t = Output::Text, conflicts_with = "watch")]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = COMMON, conflicts_with = "watch")]
     output: Output,
 }
 
@@ -150,7 +150,7 @@ async fn live(database: &Database, target: &str, config: &Config) -> Result<(), 
     let mut last = look(database, target).await;
     let mut seen = Seen::default();
     loop {
-        seen.learn(&last, screen.width());
+        seen.learn(&last, width());
         let shown = lines(&last, config, paint, &seen);
         screen.draw(&shown, "q or Ctrl-C ends");
         let next = Instant::now() + REFRESH;

@@ -63,6 +63,9 @@ fn is_dumb() -> bool {
 /// Characters between the brackets.
 const BAR: usize = 24;
 
+/// Characters that a column needs to be read.
+const LEAST_ROOM: usize = 30;
+
 /// Between two drawings.
 const DRAW: Duration = Duration::from_millis(100);
 
@@ -203,6 +206,39 @@ pub(super) fn bar(done: u64, total: u64) -> String {
     format!("{}{}", "#".repeat(filled), ".".repeat(BAR - filled))
 }
 
+/// Columns of the terminal that standard output is.
+pub(super) fn width() -> Option<usize> {
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+}
+
+/// Words of a column that begins at `indent` and ends where the terminal does: what does not fit stands below, in that
+/// column. Where there is no terminal, or next to no room, all is one line.
+pub(super) fn hanging(text: &str, indent: usize, width: Option<usize>) -> String {
+    let Some(room) = width
+        .and_then(|width| width.checked_sub(indent))
+        .filter(|room| *room >= LEAST_ROOM)
+    else {
+        return text.to_owned();
+    };
+    let mut shown = String::with_capacity(text.len());
+    let mut used = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            shown.push('\n');
+            shown.push_str(&" ".repeat(indent));
+            used = 0;
+        } else if used > 0 {
+            shown.push(' ');
+            used += 1;
+        }
+        shown.push_str(word);
+        used += length;
+    }
+    shown
+}
+
 /// A screen of its own, which is as if it had never been when it ends; keys are seen without Enter.
 #[derive(Debug)]
 pub(super) struct Screen {
@@ -221,14 +257,9 @@ impl Screen {
             now.special_codes[SpecialCodeIndex::VTIME] = 0;
             tcsetattr(io::stdin(), OptionalActions::Now, &now).unwrap_or_default();
         }
-        write_escape("\x1b[?1049h\x1b[?25l");
+        // What is wider than the terminal ends at its edge, or drawing it again would scroll.
+        write_escape("\x1b[?1049h\x1b[?25l\x1b[?7l");
         Self { before }
-    }
-
-    /// Columns of the terminal.
-    pub(super) fn width(&self) -> Option<usize> {
-        let size = tcgetwinsize(io::stdout()).ok()?;
-        Some(usize::from(size.ws_col)).filter(|width| *width > 0)
     }
 
     /// Draws these lines in place of those before, as many as fit.
@@ -258,7 +289,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        write_escape("\x1b[?25h\x1b[?1049l");
+        write_escape("\x1b[?7h\x1b[?25h\x1b[?1049l");
         if let Some(before) = &self.before {
             tcsetattr(io::stdin(), OptionalActions::Now, before).unwrap_or_default();
         }
@@ -290,6 +321,22 @@ mod tests {
             assert_eq!(bar.len(), BAR);
             assert_eq!(bar.matches('#').count(), filled, "{done}/{total}");
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_stands_below_in_its_column() {
+        let text = "one two three four five six seven eight nine";
+        assert_eq!(hanging(text, 4, None), text);
+        assert_eq!(hanging(text, 4, Some(33)), text);
+        assert_eq!(
+            hanging(text, 4, Some(34)),
+            "one two three four five six\n    seven eight nine"
+        );
+        let long = "x".repeat(40);
+        assert_eq!(
+            hanging(&format!("a {long} b"), 1, Some(31)),
+            format!("a\n {long}\n b")
+        );
     }
 
     #[test]

@@ -185,6 +185,10 @@ async fn a_terminal_gets_colours_unless_no_color_and_a_live_table_until_q() {
         "{text:?}"
     );
     assert!(
+        live.contains("\x1b[?7l") && live.ends_with("\x1b[?7h\x1b[?25h"),
+        "lines end at the edge of a narrow terminal, while it lasts: {text:?}"
+    );
+    assert!(
         left.contains("never collected") && !left.contains('\x1b'),
         "what was seen last stays: {text:?}"
     );
