@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use crate::clock::{SystemClock, WallClock as _};
 use crate::config;
 use crate::config::{Password, PlatformKind, Trust};
-use crate::error::Chain;
 use crate::model::filter;
 use crate::model::filter::{Filter, Pattern};
 use crate::model::ids::PlatformId;
@@ -292,7 +291,7 @@ impl Registrar {
             Ok(Ok(trial)) => Ok(trial),
             Ok(Err(error)) => Err(FailedTrial {
                 class: error.class().as_str(),
-                reason: Chain(&error).to_string(),
+                reason: vsphere::trial_reason(&error),
             }),
             Err(_elapsed) => Err(FailedTrial {
                 class: "timeout",

@@ -68,6 +68,7 @@ pub use plan::Target;
 pub use rollups::Rollups;
 pub use tracker::Tracker;
 pub use trial::Trial;
+pub use trial::reason as trial_reason;
 pub use trial::try_platform;
 
 /// Longer than any window that is asked for without an end: samples are kept for an hour, roll-ups for a day.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use self::arguments::{AcceptIdentity, Add, Command, Edit, Maintenance, Name, Remove, Switch};
 use self::shown::{shown, state};
 use super::check::trial_sentence;
-use super::{ConfigFile, Failure, Output, block_on, ready_database};
+use super::{COMMON, ConfigFile, Failure, Output, block_on, ready_database};
 use crate::config;
 use crate::config::{PlatformKind, Trust};
 use crate::plain;
@@ -38,7 +38,7 @@ pub(super) struct Platform {
     #[command(subcommand)]
     command: Command,
     /// How the result is printed.
-    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
+    #[arg(long, value_enum, default_value_t = Output::Text, help_heading = COMMON, global = true)]
     output: Output,
 }
 
@@ -53,6 +53,8 @@ enum Problem {
         #[source]
         source: std::io::Error,
     },
+    #[error("{0} holds no certificate; it must hold at least one in PEM form")]
+    NoCertificate(PathBuf),
     #[error("say --yes for platform {0:?}; there is no terminal to ask on")]
     Unasked(String),
     #[error("platform {0:?} was left as it is")]
@@ -155,6 +157,17 @@ impl Desk {
         } else {
             None
         };
+        if new.is_none() && address == platform.address {
+            // A running service would take it for a change, and start the platform anew.
+            match self.output {
+                Output::Text => say!("{name}: nothing to change, it is like that already"),
+                Output::Json => say!(
+                    "{:#}",
+                    json!({ "ok": true, "platform": shown(&platform), "trial": null })
+                ),
+            }
+            return Ok(());
+        }
         let trial = self
             .registrar
             .edit(&platform, &address, new.as_ref(), more.untested)

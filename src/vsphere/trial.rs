@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Chain;
 use crate::model::inventory::PowerState;
 use crate::units::Stamp;
 use crate::vsphere::{About, Error, Options, Rollups, Vsphere};
@@ -77,6 +78,15 @@ impl Trial {
             )
         })
     }
+}
+
+/// What is wrong and what to do, for a person who asked for a trial.
+#[must_use]
+pub fn reason(error: &Error) -> String {
+    let reason = Chain(error).to_string();
+    // That is for the service: a person may try again at once.
+    let reason = reason.split("; next try not before ").next().unwrap_or_default();
+    reason.to_owned()
 }
 
 /// Logs in, looks around, and logs out. `now` is our clock.

@@ -369,11 +369,6 @@ async fn the_commands_say_what_is_wrong_and_keep_what_is_right() {
     says(&["key", "init"], "", 0, &[]).await;
 
     // What is wrong, and nothing is kept of it.
-    says(&add("bad/name"), &password, 64, &["name", "letters, digits"]).await;
-    says(&add("lab"), "wrong\n", 1, &["auth", "password"]).await;
-    let mut esxi = add("lab");
-    esxi.extend(["--type", "esxi"]);
-    says(&esxi, &password, 1, &["vCenter", "ESXi"]).await;
     let untrusted = [
         "platform",
         "add",
@@ -386,6 +381,24 @@ async fn the_commands_say_what_is_wrong_and_keep_what_is_right() {
         &port,
         "--password-stdin",
     ];
+    says(&add("bad/name"), &password, 64, &["name", "letters, digits"]).await;
+    let told = says(
+        &add("lab"),
+        "wrong\n",
+        1,
+        &["auth", "correct the user or its password"],
+    )
+    .await;
+    assert!(!told.contains("next try"), "a person may try at once: {told}");
+    let mut empty = untrusted.to_vec();
+    empty.extend(["--ca-file", "/dev/null"]);
+    says(&empty, &password, 1, &["/dev/null holds no certificate"]).await;
+    let mut with_port = untrusted.to_vec();
+    with_port[4] = "127.0.0.1:443";
+    says(&with_port, &password, 64, &["a port is given as port"]).await;
+    let mut esxi = add("lab");
+    esxi.extend(["--type", "esxi"]);
+    says(&esxi, &password, 1, &["vCenter", "ESXi"]).await;
     says(&untrusted, &password, 1, &["tls", &thumbprint]).await;
     let unreachable = [
         "platform",
@@ -460,6 +473,18 @@ async fn the_commands_say_what_is_wrong_and_keep_what_is_right() {
     )
     .await;
     says(&["platform", "show", "lab"], "", 0, &["DC0"]).await;
+    let sql = rig.database.connect(Role::Superuser).await.unwrap();
+    let row = "SELECT xmin::text FROM virt_platform WHERE name = 'lab'";
+    let before: String = sql.query_one(row, &[]).await.unwrap().get(0);
+    says(
+        &["platform", "edit", "lab", "--datacenter", "DC0"],
+        "",
+        0,
+        &["nothing to change"],
+    )
+    .await;
+    let after: String = sql.query_one(row, &[]).await.unwrap().get(0);
+    assert_eq!(before, after, "a running service has nothing to follow");
     says(
         &["platform", "edit", "lab", "--clear-filters", "--untested"],
         "",

@@ -9,7 +9,6 @@ use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::config;
 use crate::config::Trust;
-use crate::error::Chain;
 use crate::model::status::ErrorClass;
 use crate::vsphere;
 use crate::vsphere::Trial;
@@ -27,10 +26,7 @@ pub(super) async fn examine(
     match tokio::time::timeout(DEADLINE, trial).await {
         Ok(Ok(trial)) => well(platform, &trial, report),
         Ok(Err(error)) => {
-            let message = Chain(&error).to_string();
-            // That is for the service: who runs this may try at once.
-            let message = message.split("; next try not before ").next().unwrap_or_default();
-            failed(platform, error.class(), message.to_owned(), report);
+            failed(platform, error.class(), vsphere::trial_reason(&error), report);
         }
         Err(_elapsed) => {
             let message = format!("no end after {} s; is the server very slow?", DEADLINE.as_secs());

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::Problem;
 use crate::cli::Failure;
@@ -214,6 +216,9 @@ impl More {
                     source,
                 })
             })?;
+            if CertificateDer::from_pem_slice(pem.as_bytes()).is_err() {
+                return Err(Failure::other(Problem::NoCertificate(path.clone())));
+            }
             return Ok(Some(Trust::CaPem(pem)));
         }
         if let Some(digits) = &self.thumbprint {
