@@ -46,6 +46,14 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    /// True where there is no such file.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// Reads a secret from the first line of a file, which must not be readable by everyone. Where systemd has handed a
 /// copy of it to this service, that is read.
 ///

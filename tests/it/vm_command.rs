@@ -124,6 +124,17 @@ async fn vms_are_listed_shown_switched_and_snapshotted_from_a_shell() {
     assert!(!desk.well(&["list", "--power-state", "off"]).await.contains(name));
     desk.badly(&["list", "--platform", "nowhere"], 1, "no platform \"nowhere\"")
         .await;
+    let mut without = Command::new(env!("CARGO_BIN_EXE_virt-collector"));
+    without.args(["vm", "list", "--api", &desk.url()]);
+    without.env("HOME", desk.rig.directory.path());
+    let output = run(without).await;
+    let said = Desk::said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("`virt-collector token create` makes one")
+            && said.contains(".config/virt-collector/token"),
+        "{said}"
+    );
     let shown = desk.well(&["show", &format!("id:{id}")]).await;
     assert!(
         shown.contains(name) && shown.contains("cpu_usage_percent"),

@@ -58,8 +58,10 @@ pub(super) enum Error {
         detail: String,
         request: String,
     },
-    #[error(transparent)]
-    Token(#[from] secret::FileError),
+    #[error("there is no token; `virt-collector token create` makes one, and --token-file says where it is")]
+    NoToken(#[source] secret::FileError),
+    #[error("cannot use the token")]
+    Token(#[source] secret::FileError),
     #[error("cannot use these certificates")]
     Trust(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -130,7 +132,13 @@ impl Client {
         Ok(Self {
             http,
             base,
-            token: secret::read_file(token_file)?,
+            token: secret::read_file(token_file).map_err(|error| {
+                if error.is_absent() {
+                    Error::NoToken(error)
+                } else {
+                    Error::Token(error)
+                }
+            })?,
         })
     }
 
