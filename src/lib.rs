@@ -45,7 +45,7 @@
 //! - For each entity, in order of stamp, neighbouring rows touch or exactly one gap row spans the step between them;
 //!   the row and its gap row are one transaction ([`ingest::chain`]).
 //! - A watermark moves only after COMMIT. There is no disk spool and no resend from memory.
-//! - Every write for a platform starts with the fence of its lease ([`store::lease`]).
+//! - Every write of what a platform has told, or is told to do, starts with the fence of its lease ([`store::lease`]).
 //! - Every queue is bounded, every wait for the outside has a deadline, every task is named and supervised, every
 //!   sample that is not stored is counted.
 //! - Data time is the source's. The collector's own clock reaches no row and no query.
