@@ -2,7 +2,7 @@
 //!
 //! A name stands here once, as data in [`ALL`]; the README's table is held against it by a test. Labels come from
 //! closed sets, and `platform` from configuration, so that the number of series is bounded. Timestamps are exported
-//! as such, not as ages. Handles are registered once per platform or part, never looked up in a loop.
+//! as such, not as ages. `process_*` are the names that Prometheus gives every program. Handles are registered once per platform or part, never looked up in a loop.
 
 #![expect(clippy::disallowed_macros, reason = "this module owns the metrics macros")]
 
@@ -12,8 +12,9 @@ use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 /// Renders the text of `/metrics`.
 pub use metrics_exporter_prometheus::PrometheusHandle as Handle;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use procfs::WithCurrentSystemInfo as _;
+use procfs::process::{LimitValue, Process};
 
-use super::process::Usage;
 use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::model::gap::Reason;
@@ -69,15 +70,15 @@ metrics_table! {
         "When the configuration in force was read, at the start or by SIGHUP, in the collector's clock.";
     LOG_LINES_LOST = "virt_collector_log_lines_lost_total", Kind::Counter, [],
         "Lines of the log that were not written, because who reads it stood still or its disk was full.";
-    PROCESS_STARTED = "virt_collector_process_start_time_seconds", Kind::Gauge, [],
+    PROCESS_STARTED = "process_start_time_seconds", Kind::Gauge, [],
         "When the process was started, in the collector's clock.";
-    PROCESS_CPU = "virt_collector_process_cpu_seconds_total", Kind::Counter, [],
+    PROCESS_CPU = "process_cpu_seconds_total", Kind::Counter, [],
         "CPU time that the process has taken, in whole seconds.";
-    PROCESS_MEMORY = "virt_collector_process_resident_memory_bytes", Kind::Gauge, [],
+    PROCESS_MEMORY = "process_resident_memory_bytes", Kind::Gauge, [],
         "Resident memory of the process: the byte budget, as far as it is in use, and all else.";
-    PROCESS_FDS = "virt_collector_process_open_fds", Kind::Gauge, [],
+    PROCESS_FDS = "process_open_fds", Kind::Gauge, [],
         "Open file descriptors, most of them connections.";
-    PROCESS_MAX_FDS = "virt_collector_process_max_fds", Kind::Gauge, [],
+    PROCESS_MAX_FDS = "process_max_fds", Kind::Gauge, [],
         "How many of them there may be.";
     PLATFORM_UP = "virt_collector_platform_up", Kind::Gauge, ["platform"],
         "1 while the last poll of the platform succeeded, else 0, also where another collector owns it.";
@@ -205,25 +206,31 @@ pub fn install() -> Result<Handle, BuildError> {
         }
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    // From the kernel it would take the boot time, which the unit's sandbox hides.
     gauge!(PROCESS_STARTED).set(SystemClock.now().as_seconds_f64());
     look_at_process();
     Ok(handle)
 }
 
-/// What the process takes is read now: to be called by whoever renders the metrics.
+/// What the process takes is read now, of `/proc/self`: to be called by whoever renders the metrics. What cannot be read
+/// stays as it was.
 pub fn look_at_process() {
-    let usage = Usage::now();
-    if let Some(seconds) = usage.cpu_seconds {
-        counter!(PROCESS_CPU).absolute(seconds);
+    let Ok(process) = Process::myself() else {
+        return;
+    };
+    if let Ok(stat) = process.stat() {
+        let cpu = stat.utime.saturating_add(stat.stime);
+        counter!(PROCESS_CPU).absolute(cpu.checked_div(procfs::ticks_per_second()).unwrap_or(0));
+        gauge!(PROCESS_MEMORY).set(large(stat.rss_bytes().get()));
     }
-    for (name, value) in [
-        (PROCESS_MEMORY, usage.resident_bytes),
-        (PROCESS_FDS, usage.open_fds),
-        (PROCESS_MAX_FDS, usage.max_fds),
-    ] {
-        if let Some(value) = value {
-            gauge!(name).set(count(value));
-        }
+    if let Ok(n_open) = process.fd_count() {
+        gauge!(PROCESS_FDS).set(count(n_open));
+    }
+    if let Ok(limits) = process.limits() {
+        gauge!(PROCESS_MAX_FDS).set(match limits.max_open_files.soft_limit {
+            LimitValue::Unlimited => f64::INFINITY,
+            LimitValue::Value(most) => large(most),
+        });
     }
 }
 
@@ -500,8 +507,7 @@ impl PlatformMetrics {
 
     /// Open gaps of the platform.
     pub fn gaps_open(&self, n: u64) {
-        self.gaps_open
-            .set(count(usize::try_from(n).unwrap_or(usize::MAX)));
+        self.gaps_open.set(large(n));
     }
 
     /// Gaps explained.
@@ -622,8 +628,7 @@ impl RollupMetrics {
 
     /// What is yet to be made.
     pub fn pending(&self, notes: u64, first_due: Option<Stamp>) {
-        self.pending
-            .set(count(usize::try_from(notes).unwrap_or(usize::MAX)));
+        self.pending.set(large(notes));
         self.first_due.set(first_due.map_or(0.0, Stamp::as_seconds_f64));
     }
 }
@@ -909,4 +914,8 @@ impl BudgetMetrics {
 #[expect(clippy::cast_precision_loss, reason = "a Prometheus value is a double")]
 fn count(n: usize) -> f64 {
     n as f64
+}
+
+fn large(n: u64) -> f64 {
+    count(usize::try_from(n).unwrap_or(usize::MAX))
 }
