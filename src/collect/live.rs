@@ -4,6 +4,7 @@
 //! counted as skipped, never stacked; while the database is away nobody fetches.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -320,13 +321,14 @@ impl LiveLane {
         };
         let n_rows = AtomicUsize::new(0);
         let discarded = AtomicUsize::new(0);
-        let answered: Mutex<Vec<EntityId>> = Mutex::default();
+        let answered: Mutex<Vec<(EntityId, bool)>> = Mutex::default();
         let store = |answer: Answer| async {
             let Answer {
                 targets,
                 reply,
                 permit,
             } = answer;
+            let with_rows: HashSet<EntityId> = reply.windows.iter().map(|window| window.entity).collect();
             match self.queue.push(turn, Work::Live(reply.windows), permit).await {
                 Outcome::Stored { n_rows: stored } => {
                     n_rows.fetch_add(stored, Ordering::Relaxed);
@@ -335,7 +337,7 @@ impl LiveLane {
                     answered
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .extend(named);
+                        .extend(named.map(|entity| (entity, with_rows.contains(&entity))));
                 }
                 Outcome::Discarded => {
                     discarded.fetch_add(1, Ordering::Relaxed);
@@ -365,9 +367,12 @@ impl LiveLane {
             }
         }
         drop(questions);
-        for entity in answered.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        for (entity, had_rows) in answered.into_inner().unwrap_or_else(PoisonError::into_inner) {
             let has_spoken = newest(entity) > before.get(&entity).copied().flatten();
-            live_set.note(entity, at.0, has_spoken);
+            // Rows of which none was kept, such as those of a host that is hours ahead, would all come again.
+            if has_spoken || !had_rows {
+                live_set.note(entity, at.0, has_spoken);
+            }
         }
         if n_answered > 0 {
             skipped.append(&mut too_much_alone);
