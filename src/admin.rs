@@ -6,8 +6,8 @@
 //! | `/readyz` | 200 while the database answers and its schema fits, else 503 with the reason; a platform that is down never fails it |
 //! | `/metrics` | Prometheus text |
 //!
-//! Owns: its routes. Never does: work on behalf of a caller; everything it shows is state that others keep.
-//! Connections and their limits are [`crate::listen`]'s.
+//! Owns: its routes. Never does: work on behalf of a caller; everything it shows is state that others keep, but for what
+//! the process takes, which is read when it is asked for. Connections and their limits are [`crate::listen`]'s.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Named tasks and their end.
 //!
-//! Owns: the only place that spawns tasks, [`Tasks`]; asking a loop for a turn out of turn ([`trigger`]). Never does: restarting; a loop that can meet trouble handles
-//! it itself, so that a task's end is either asked for or a defect.
+//! Owns: [`Tasks`], the only place that spawns tasks, but for the one that moves a database connection's bytes
+//! (`store::connect`); asking a loop for a turn out of turn ([`trigger`]). Never does: restarting; a loop that can
+//! meet trouble handles it itself, so that a task's end is either asked for or a defect.
 //!
 //! Invariants: every task has a name and is waited for; a task that ends by a panic, or unasked while it is
 //! critical, stops everything, because a daemon that lives without its flush loop only looks alive.

@@ -5,8 +5,9 @@
 //! Never does: deciding whom to poll when, retrying beyond one new session, storing anything, keeping tasks.
 //!
 //! In reading order: [`plan`] (targets and what asking for them costs), [`Vsphere::query`], [`perf`] (the answer
-//! becomes windows), [`counters`] (which id feeds which column), [`rollups`] (what is kept beyond the hour), [`tracker`] (what there is and what changes: it
-//! keeps a [`mirror`] of [`objects`]), `discovery`, [`actions`] (what is done to a VM, once).
+//! becomes windows), [`counters`] (which id feeds which column), [`rollups`] (what is kept beyond the hour),
+//! [`tracker`] (what there is and what changes: it keeps a [`mirror`] of [`objects`]), `discovery`, [`actions`] (what
+//! is done to a VM, once).
 //!
 //! Invariants:
 //! 1. What belongs to a login (counter ids) is used in that login only: after a new one, possibly to an upgraded

@@ -2,8 +2,8 @@
 //! ends, or ONE gap row spans the step between them.
 //!
 //! Owns: that rule, in [`extend`] (live rows, behind the watermark), [`fill`] (rows inside a gap) and [`fall_silent`]
-//! (no rows for five minutes), and the [`Watermarks`]. Never does: I/O. What these functions return is written in one transaction, so the rule holds in
-//! the database at every moment, whatever is killed.
+//! (no rows for five minutes), and the [`Watermarks`]. Never does: I/O. What these functions return is written in one
+//! transaction, so the rule holds in the database at every moment, whatever is killed.
 //!
 //! The watermark of an entity is its newest stored row of the 20-second interval: everything before it is stored or
 //! explained. It comes from the data, moves only after COMMIT, and is read again after any doubt.

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waits_are_those_of_the_design() {
+    async fn each_class_waits_as_long_as_it_should() {
         for (class, least, longest) in [
             (Class::Connection, millis(1), seconds(30)),
             (Class::Unknown, millis(1), seconds(30)),

@@ -1,7 +1,7 @@
 //! One call: the only way from the rest of the crate to the wire.
 //!
-//! Owns: the call limiter, the circuit breaker, operation ids, counting and the debug line of each call. Never does: repeating a call,
-//! or anything about sessions beyond sending the cookie it is given.
+//! Owns: the call limiter, the circuit breaker, operation ids, counting and the debug line of each call. Never does:
+//! repeating a call, or anything about sessions beyond sending the cookie it is given.
 
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;

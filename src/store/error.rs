@@ -705,7 +705,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_codes_fall_into_the_classes_of_the_design() {
+    fn the_servers_codes_fall_into_their_classes() {
         for (codes, class) in [
             (
                 &["08006", "57P01", "57P02", "57P03", "53300", "25P03"][..],

@@ -1,7 +1,8 @@
 //! The registry of platforms: which there are, how they are reached, whether they are collected.
 //!
 //! Owns: the columns of `virt_platform` that people change, and saying on the channel [`CHANNEL`] that something did.
-//! The sealed password of a platform is written with its row. Never does: opening a seal; deciding what a collector does about a change.
+//! The sealed password of a platform is written with its row. Never does: opening a seal; deciding what a collector
+//! does about a change.
 //!
 //! Invariants:
 //! - Rows of config.toml (`source = 'config'`) are changed by their configuration alone, by who owns the platform;

@@ -241,7 +241,7 @@ enum Event {
     RunOut,
 }
 
-/// The lease as section "Fence" of the design has it, without a database.
+/// The lease as `store::lease` describes it, without a database.
 #[derive(Debug, Default)]
 struct Model {
     held: Option<(usize, i64)>,

@@ -189,7 +189,7 @@ async fn a_late_sample_is_added_by_making_its_buckets_anew_of_that_entity_alone(
     assert_eq!(platform.five_minutes(early).await[&300], (10.0, 10.0, 40, 0));
 }
 
-/// The race of the design: the refresh has taken the notes and read the samples when a COPY commits into its bucket.
+/// The race that notes are for: the refresh has taken the notes and read the samples when a COPY commits into its bucket.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_commits_into_a_bucket_while_it_is_refreshed_is_rolled_up_by_the_next_refresh() {
     let mut platform = Platform::new().await;

@@ -1,7 +1,7 @@
 //! The chain of one entity: rows that touch, or exactly one gap row over each step between them.
 //!
-//! Owns: the rule, as the oracle reads it from the design. Never does: SQL; it works on rows and gap rows in memory
-//! and so shares nothing with the view that the product checks itself by.
+//! Owns: the rule, written a second time. Never does: SQL, or calling the product; it works on rows and gap rows in
+//! memory and so shares nothing with the view that the product checks itself by.
 
 /// A stored row. Times are microseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
