@@ -1,13 +1,24 @@
 //! `virt-collector platform wipe`: everything of one platform, gone.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::super::terminal::Waiting;
 use super::super::{Failure, Output};
 use super::Problem;
 use super::arguments::Wipe;
 use crate::config::Database;
 use crate::store::wipe::{Done, Step, wipe};
-use crate::store::{Owner, Settings};
+use crate::store::{Error, LEASE_TTL, Owner, Settings};
+
+/// Whoever removes a platform wipes it next, while its collector still ends its polls. A collector that was killed
+/// lets go when its lease runs out.
+const LETS_GO_WITHIN: Duration = LEASE_TTL.saturating_add(Duration::from_secs(10));
+
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn execute(accounts: &Database, asked: &Wipe, output: Output) -> Result<(), Failure> {
     if asked.confirm != asked.name {
@@ -23,7 +34,23 @@ pub(super) async fn execute(accounts: &Database, asked: &Wipe, output: Output) -
             say!("{step}");
         }
     };
-    let Done { rows, is_gone } = wipe(&settings, &asked.name, tell).await.map_err(Failure::other)?;
+    let since = Instant::now();
+    let mut waiting = None;
+    let done = loop {
+        match wipe(&settings, &asked.name, tell).await {
+            Err(Error::StillHeld { .. }) if since.elapsed() < LETS_GO_WITHIN => {
+                waiting
+                    .get_or_insert_with(|| {
+                        Waiting::new(format!("waiting for the collector of {}", asked.name))
+                    })
+                    .tick();
+                tokio::time::sleep(LOOK).await;
+            }
+            done => break done,
+        }
+    };
+    drop(waiting);
+    let Done { rows, is_gone } = done.map_err(Failure::other)?;
     match output {
         Output::Json => {
             let rows: serde_json::Map<String, Value> = rows

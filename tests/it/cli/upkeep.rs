@@ -65,6 +65,11 @@ async fn the_service_says_what_it_keeps_and_a_platform_in_maintenance_is_wiped_a
         run(&["platform", "maintenance", "lab", "on", "--config", path]).0,
         0
     );
+    // A collector that still has it is waited for.
+    client
+        .batch_execute("UPDATE virt_platform_lease SET until = clock_timestamp() + INTERVAL '2 s'")
+        .await
+        .unwrap();
     let (code, text) = wipe("lab");
     assert_eq!(code, 0, "{text}");
     assert!(
