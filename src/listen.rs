@@ -17,6 +17,7 @@
 
 mod patient;
 pub mod tls;
+mod validity;
 
 use std::collections::HashMap;
 use std::convert::Infallible;

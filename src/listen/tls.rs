@@ -13,8 +13,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::validity::not_after;
 use crate::config::TlsFiles;
 use crate::error::Chain;
+use crate::telemetry::metrics::certificate_shown;
+use crate::units::Stamp;
 
 /// Why a certificate cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,12 @@ impl Certificate {
             config: Arc::new(config),
         })
     }
+
+    /// Until when the server's own certificate is good; `None` where it does not say.
+    #[must_use]
+    pub fn good_until(&self) -> Option<Stamp> {
+        self.shown.first().and_then(|own| not_after(own))
+    }
 }
 
 /// What a server shows and proves. Clones share it.
@@ -91,6 +100,7 @@ impl Tls {
     /// A server with this certificate.
     #[must_use]
     pub fn new(certificate: Certificate) -> Self {
+        certificate_shown(certificate.good_until());
         Self {
             current: Arc::new(RwLock::new(certificate)),
         }
@@ -99,6 +109,7 @@ impl Tls {
     /// Shows this certificate to connections from now on; those that stand keep what they have. True where it is
     /// another than before.
     pub fn show(&self, certificate: Certificate) -> bool {
+        certificate_shown(certificate.good_until());
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *current, certificate);
         before.shown != current.shown

@@ -182,6 +182,8 @@ metrics_table! {
         "Entries of the audit log that could not be written. What was to be done was not done; a denial stands.";
     API_AUDIT_SKIPPED = "virt_collector_api_audit_skipped_total", Kind::Counter, [],
         "Denied requests without an entry of their own, because there were too many in that minute.";
+    API_CERTIFICATE = "virt_collector_api_certificate_expiry_timestamp_seconds", Kind::Gauge, [],
+        "When the certificate of the admin API runs out; absent where the API has none.";
     API_PANICS = "virt_collector_api_panics_total", Kind::Counter, [],
         "Requests that ended in a defect of the daemon.";
 }
@@ -817,6 +819,13 @@ impl ApiMetrics {
 impl Default for ApiMetrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The admin API shows a certificate that is good until then.
+pub fn certificate_shown(until: Option<Stamp>) {
+    if let Some(until) = until {
+        gauge!(API_CERTIFICATE).set(until.as_seconds_f64());
     }
 }
 

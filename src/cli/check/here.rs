@@ -10,11 +10,17 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{Report, Tried};
 use crate::cli::counted;
+use crate::clock::{SystemClock, WallClock as _};
 use crate::config::{Config, Password, TlsFiles};
+use crate::error::Chain;
 use crate::listen::tls::Certificate;
 use crate::secret;
 use crate::secret::{KeyFileError, key_file};
 use crate::store::credential::Credential;
+use crate::units::Stamp;
+
+/// A certificate that runs out within this is told of, as the alert rules do.
+const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// For an answer of what listens on this machine.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -97,10 +103,30 @@ pub(super) async fn listeners(config: &Config, report: &mut Report) {
     let Some(api) = &config.api else { return };
     report.add(listener("api", "api.listen", api.listen, is_running).await);
     if let Some(files) = &api.tls {
-        let TlsFiles { certificate, .. } = files;
-        let read = Certificate::read(files).map(|_| format!("{}, with its key", certificate.display()));
-        report.add(Tried::of("api", "certificate", read));
+        report.add(certificate(files, SystemClock.now()));
     }
+}
+
+/// The certificate of the API, and for how long.
+fn certificate(files: &TlsFiles, now: Stamp) -> Tried {
+    const THING: &str = "certificate";
+    let shown = match Certificate::read(files) {
+        Ok(shown) => shown,
+        Err(error) => return Tried::failed("api", THING, Chain(&error).to_string()),
+    };
+    let file = files.certificate.display();
+    let Some(until) = shown.good_until() else {
+        return Tried::well("api", THING, format!("{file}, with its key"));
+    };
+    if until <= now {
+        let words = format!("{file} was good until {until}: replace it, then reload the service");
+        return Tried::failed("api", THING, words);
+    }
+    let words = format!("{file}, with its key, good until {until}");
+    if until <= now.plus(SOON) {
+        return Tried::note("api", THING, format!("{words}: replace it soon"));
+    }
+    Tried::well("api", THING, words)
 }
 
 async fn listener(name: &str, key: &str, address: SocketAddr, is_running: bool) -> Tried {
@@ -136,5 +162,48 @@ async fn livez(address: SocketAddr) -> bool {
     match tokio::time::timeout(ANSWER_DEADLINE, asked).await {
         Ok(Ok(answer)) => answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"ok\n"),
         Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_runs_out_is_told_of_before_and_after() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = TlsFiles {
+            certificate: directory.path().join("api.pem"),
+            key: directory.path().join("api.key"),
+        };
+        let mut parameters = rcgen::CertificateParams::new(["collector.example.com".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(2031, 5, 31);
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&files.certificate, parameters.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        for (now, level, words) in [
+            (
+                "2031-05-16T23:59:59Z",
+                Level::Ok,
+                "good until 2031-05-31T00:00:00Z",
+            ),
+            ("2031-05-17T00:00:00Z", Level::Note, "replace it soon"),
+            ("2031-05-30T23:59:59Z", Level::Note, "replace it soon"),
+            (
+                "2031-05-31T00:00:00Z",
+                Level::Failed,
+                "was good until 2031-05-31T00:00:00Z",
+            ),
+        ] {
+            let tried = certificate(&files, now.parse().unwrap());
+            assert!(
+                tried.level == level && tried.message.contains(words),
+                "{now}: {tried:?}"
+            );
+        }
     }
 }

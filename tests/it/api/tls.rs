@@ -12,14 +12,13 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::wait;
 
-/// A certificate for 127.0.0.1, and its key, as PEM.
-fn certificate() -> (CertificateDer<'static>, String, String) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    (
-        made.cert.der().clone(),
-        made.cert.pem(),
-        made.signing_key.serialize_pem(),
-    )
+/// A certificate for 127.0.0.1 that is good until the last of May of a year, and its key, as PEM.
+fn certificate(year: i32) -> (CertificateDer<'static>, String, String) {
+    let mut parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    parameters.not_after = rcgen::date_time_ymd(year, 5, 31);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = parameters.self_signed(&key).unwrap();
+    (made.der().clone(), made.pem(), key.serialize_pem())
 }
 
 /// Of a client that trusts this certificate alone.
@@ -93,7 +92,7 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
         std::fs::write(path("api.key"), key).unwrap();
         std::fs::set_permissions(path("api.key"), PermissionsExt::from_mode(0o640)).unwrap();
     };
-    let (first, second) = (certificate(), certificate());
+    let (first, second) = (certificate(2058), certificate(2061));
     write(&first);
     let database = Database::create().await.unwrap_or_else(|error| panic!("{error}"));
     let api = free_address().unwrap();
@@ -120,6 +119,16 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
     answer.check();
     assert_eq!(answer.status, 200);
     assert!(ask(api, &second.0, &livez).await.is_err(), "not shown yet");
+    // Until when it is good is told, by the service and beforehand.
+    let told = async |until: &str| {
+        let seconds = until.parse::<jiff::Timestamp>().unwrap().as_second();
+        let metric = format!("\nvirt_collector_api_certificate_expiry_timestamp_seconds {seconds}\n");
+        let metrics = collector.metrics().await.unwrap();
+        assert!(metrics.contains(&metric), "{metrics}");
+        let checked = collector.command(&["check"]).await.unwrap();
+        assert!(checked.contains(&format!("good until {until}")), "{checked}");
+    };
+    told("2058-05-31T00:00:00Z").await;
 
     write(&second);
     hang_up();
@@ -128,6 +137,7 @@ async fn a_certificate_is_replaced_by_a_signal_and_a_bad_one_changes_nothing() {
     })
     .await;
     assert!(ask(api, &first.0, &livez).await.is_err(), "not shown any more");
+    told("2061-05-31T00:00:00Z").await;
 
     let refused = async |times: usize, words: &str| {
         hang_up();
