@@ -17,7 +17,6 @@
 
 mod patient;
 pub mod tls;
-mod validity;
 
 use std::collections::HashMap;
 use std::convert::Infallible;

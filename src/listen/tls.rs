@@ -12,8 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_cert::der::Decode as _;
 
-use super::validity::not_after;
 use crate::config::TlsFiles;
 use crate::error::Chain;
 use crate::telemetry::metrics::certificate_shown;
@@ -86,7 +86,14 @@ impl Certificate {
     /// Until when the server's own certificate is good; `None` where it does not say.
     #[must_use]
     pub fn good_until(&self) -> Option<Stamp> {
-        self.shown.first().and_then(|own| not_after(own))
+        let own = x509_cert::Certificate::from_der(self.shown.first()?).ok()?;
+        let seconds = own
+            .tbs_certificate
+            .validity
+            .not_after
+            .to_unix_duration()
+            .as_secs();
+        i64::try_from(seconds).ok().map(Stamp::from_seconds)
     }
 }
 
