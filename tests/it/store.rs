@@ -144,6 +144,12 @@ impl Platform {
             .unwrap()
             .unwrap();
         let lease = store.acquire_lease(platform, &owner("a")).await.unwrap().unwrap();
+        // Nobody renews it here.
+        fixture
+            .sql
+            .batch_execute("UPDATE virt_platform_lease SET until = 'infinity'")
+            .await
+            .unwrap();
         let known = store
             .sync_inventory(&lease, &inventory(), stamp(-7200))
             .await
