@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row};
@@ -43,6 +44,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const LOGIN_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a caller waits for a connection of the pool to become free.
 const CHECKOUT_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two reasons to look that a listener passes on.
+const APART: Duration = Duration::from_millis(100);
 /// Sent bytes may stay unacknowledged this long before the kernel gives the connection up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than the server's `statement_timeout` of 60 s, so that its answer comes first while it lives.
@@ -197,7 +200,11 @@ impl Settings {
         let connection = self.dedicated("listen", Some(Arc::clone(&heard))).await?;
         let listen = format!("LISTEN {channel}");
         bounded("listen for changes", connection.batch_execute(&listen)).await?;
-        Ok(Listener { connection, heard })
+        Ok(Listener {
+            connection,
+            heard,
+            next: Mutex::new(Instant::now()),
+        })
     }
 
     async fn dedicated(&self, purpose: &str, listening: Option<Arc<Notify>>) -> Result<Dedicated, Error> {
@@ -473,6 +480,8 @@ impl Drop for Dedicated {
 pub struct Listener {
     connection: Dedicated,
     heard: Arc<Notify>,
+    /// When it may be said again that something was heard.
+    next: Mutex<Instant>,
 }
 
 impl Listener {
@@ -482,9 +491,13 @@ impl Listener {
         self.connection.is_closed()
     }
 
-    /// Waits for a notification; false when the connection is lost. Cancel safe.
+    /// Waits for a notification; false when the connection is lost. Those that follow one another closely count as
+    /// one: every account of the database may notify, as often as it likes. Cancel safe.
     pub async fn heard(&self) -> bool {
+        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::time::sleep_until(next).await;
         self.heard.notified().await;
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + APART;
         !self.connection.is_closed()
     }
 }

@@ -76,8 +76,21 @@ async fn who_hears_of_actions_comes_back_after_a_pause_however_often_the_databas
     let stopping = CancellationToken::new();
     let hearing = tokio::spawn(operate::hear(store, teller, stopping.clone()));
 
-    // Accepted, told to listen, dropped.
     told.changed().await.unwrap();
+    // Whoever may connect may notify. What comes at once is one reason to look, and one more a moment later.
+    let notify = format!("NOTIFY {}", store::operation::CHANNEL);
+    sql.batch_execute(&notify).await.unwrap();
+    told.changed().await.unwrap();
+    for _ in 0..50 {
+        sql.batch_execute(&notify).await.unwrap();
+    }
+    assert!(!told.has_changed().unwrap(), "told again at once");
+    while !told.has_changed().unwrap() {
+        step(&sql).await;
+    }
+    told.borrow_and_update();
+
+    // Accepted, told to listen, dropped.
     let mut n = 1;
     for _ in 0..2 {
         let lost_at = Instant::now();
