@@ -11,18 +11,18 @@
 //! | an answer that its receiver does not take | [`WRITE_DEADLINE`] without progress |
 //! | a connection as a whole | [`LIFETIME`], then the request in progress may end within [`LAST_REQUEST`] |
 //! | a connection when all stops | the request in progress may end within [`FAREWELL`] |
-//! | connections, of all and of one address | [`Limits`] |
+//! | connections, of all and of one address, which in IPv6 is its /64 | [`Limits`] |
 //!
 //! Tasks: one accept loop per listener, one task per connection.
 
+pub mod crowd;
 mod patient;
 pub mod tls;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Body;
@@ -42,6 +42,7 @@ use crate::supervise::Tasks;
 use crate::telemetry::metrics::ConnectionMetrics;
 use crate::telemetry::seldom::Seldom;
 
+use crowd::{Crowd, Member};
 use patient::Patient;
 use tls::Tls;
 
@@ -154,7 +155,7 @@ where
     let metrics = ConnectionMetrics::new(name);
     let mut now = admitted.borrow_and_update().clone();
     let mut places = Arc::new(Semaphore::new(now.limits.connections));
-    let addresses = Addresses::default();
+    let addresses = Crowd::default();
     let mut told = Seldom::default();
     let stopping = tasks.stopping();
     loop {
@@ -187,7 +188,7 @@ where
         } else {
             now.limits.per_address
         };
-        let Some(counted) = addresses.enter(address, most) else {
+        let Some(counted) = enter(&addresses, address, most) else {
             metrics.refused("address");
             continue;
         };
@@ -265,6 +266,17 @@ where
     }
 }
 
+/// Whom an address is counted as: in IPv6, one that gets a network gets 2^64 addresses.
+#[must_use]
+pub fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(std::net::Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// A time, cut short when all stops.
 async fn until_over(last: Duration, stopping: &CancellationToken) {
     let stopped = async {
@@ -277,42 +289,9 @@ async fn until_over(last: Duration, stopping: &CancellationToken) {
     }
 }
 
-/// Connections of each address.
-#[derive(Debug, Clone, Default)]
-struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-impl Addresses {
-    fn enter(&self, address: IpAddr, most: usize) -> Option<Counted> {
-        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let n = addresses.entry(address).or_default();
-        if *n >= most {
-            return None;
-        }
-        *n += 1;
-        Some(Counted {
-            address,
-            addresses: self.clone(),
-        })
-    }
-}
-
-/// Until it is dropped, a connection of its address.
-#[derive(Debug)]
-struct Counted {
-    address: IpAddr,
-    addresses: Addresses,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut addresses = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = addresses.get_mut(&self.address) {
-            *n -= 1;
-            if *n == 0 {
-                addresses.remove(&self.address);
-            }
-        }
-    }
+/// One more connection of an address, or rather of its [`neighbourhood`].
+fn enter(addresses: &Crowd<IpAddr>, address: IpAddr, most: usize) -> Option<Member<IpAddr>> {
+    addresses.enter(neighbourhood(address), most)
 }
 
 #[cfg(test)]
@@ -322,6 +301,28 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    #[test]
+    fn neighbours_count_as_one_in_ipv6_alone() {
+        let of = |text: &str| neighbourhood(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+    }
+
+    /// Who has a network of IPv6 connects from each of its addresses once.
+    #[test]
+    fn a_network_of_ipv6_gets_as_many_connections_as_one_address() {
+        let addresses = Crowd::default();
+        let enter = |text: &str| enter(&addresses, text.parse().unwrap(), 2);
+        let kept = (enter("2001:db8::1"), enter("2001:db8::2"));
+        assert!(kept.0.is_some() && kept.1.is_some());
+        assert!(enter("2001:db8::3").is_none());
+        assert!(enter("2001:db8:0:1::3").is_some() && enter("192.0.2.1").is_some());
+        drop(kept);
+        assert!(enter("2001:db8::3").is_some());
+    }
 
     /// How long a connection lives whose other side sends this, stays, and reads nothing of an answer of so many bytes.
     async fn life(sent: &[u8], answer: usize) -> Duration {

@@ -17,14 +17,14 @@ use axum::response::{IntoResponse as _, Response};
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use crate::api::context::{Asker, Caller, Context, Scope};
+use crate::api::context::{Asker, Caller, Context, Place, Scope};
 use crate::api::extract::Prefer;
-use crate::api::limit::neighbourhood;
 use crate::api::problem::Problem;
 use crate::api::rights;
 use crate::api::rights::{Lookup, Right, Role, Route};
 use crate::api::server::{Incoming, Label};
 use crate::error::Chain;
+use crate::listen::neighbourhood;
 use crate::secret::{Grant, KeyRing, Token, key_file};
 use crate::store;
 use crate::store::Database;
@@ -36,6 +36,9 @@ pub const FRESH: Duration = Duration::from_secs(1);
 
 /// Time between two readings of the rows.
 pub const APART: Duration = Duration::from_millis(100);
+
+/// When to come back where a token has too many requests at work.
+const ONE_ENDS: Duration = Duration::from_secs(1);
 
 /// The tokens as they were last read.
 #[derive(Debug)]
@@ -292,6 +295,15 @@ async fn check(context: &Context, route: &'static Route, request: &mut Request) 
                 "rate_limited",
                 "This token asks too often.",
                 wait,
+            ));
+        }
+        let place = request.extensions().get::<Place>();
+        if !place.is_some_and(|place| context.is_room_for(known.id, place)) {
+            context.metrics().denied(Denied::RateLimited);
+            return Err(Problem::too_many(
+                "rate_limited",
+                "This token has as many requests at work as it may have at once.",
+                ONE_ENDS,
             ));
         }
         if !known.role.has(route.right) {

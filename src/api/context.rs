@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts as RequestParts;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::Tokens;
@@ -20,6 +20,7 @@ use crate::config;
 use crate::error::Chain;
 use crate::listen;
 use crate::listen::Admitted;
+use crate::listen::crowd::{Crowd, Member};
 use crate::model::status::DatabaseHealth;
 use crate::registrar::Registrar;
 use crate::store::Database;
@@ -31,6 +32,9 @@ use crate::telemetry::metrics::{ApiMetrics, Denied};
 
 /// Requests that are worked on at a time. More are told to come back.
 const AT_WORK: usize = 64;
+
+/// Those of one token among them, so that none keeps out all others.
+const AT_WORK_OF_TOKEN: usize = AT_WORK / 2;
 
 /// Requests that wait for the end of an action. More are answered at once.
 const WAITING: usize = 64;
@@ -79,6 +83,8 @@ struct Shared {
     metrics: ApiMetrics,
     limits: Limits,
     at_work: Arc<Semaphore>,
+    /// By token.
+    at_work_of: Crowd<i32>,
     waiting: Arc<Semaphore>,
     /// Grows with each operation that ends.
     ends: watch::Sender<u64>,
@@ -138,6 +144,7 @@ impl Context {
             metrics: ApiMetrics::new(),
             limits,
             at_work: Arc::new(Semaphore::new(AT_WORK)),
+            at_work_of: Crowd::default(),
             waiting: Arc::new(Semaphore::new(WAITING)),
             ends: watch::Sender::new(0),
         }))
@@ -251,8 +258,23 @@ impl Context {
         &self.0.limits
     }
 
-    pub(super) fn at_work(&self) -> &Arc<Semaphore> {
-        &self.0.at_work
+    /// A place for a request, where there is one.
+    pub(super) fn place(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.0.at_work).try_acquire_owned().ok()?;
+        Some(Place(Arc::new(Mutex::new(Some((permit, None))))))
+    }
+
+    /// Notes that a request with a place is of this token; false where the token has as many as it may have.
+    pub(super) fn is_room_for(&self, token: i32, place: &Place) -> bool {
+        match self.0.at_work_of.enter(token, AT_WORK_OF_TOKEN) {
+            Some(member) => {
+                if let Some((_, of)) = &mut *place.locked() {
+                    *of = Some(member);
+                }
+                true
+            }
+            None => false,
+        }
     }
 
     pub(super) fn waiting(&self) -> &Arc<Semaphore> {
@@ -507,15 +529,17 @@ impl RequestId {
 
 /// The place of a request among those that are worked on. One that waits for somebody else gives it up.
 #[derive(Debug, Clone)]
-pub struct Place(pub(super) Arc<std::sync::Mutex<Option<tokio::sync::OwnedSemaphorePermit>>>);
+pub struct Place(Arc<Mutex<Option<Held>>>);
+
+/// One of all places, and one of its token's once that is known; both are free when this is dropped.
+type Held = (OwnedSemaphorePermit, Option<Member<i32>>);
 
 impl Place {
+    fn locked(&self) -> MutexGuard<'_, Option<Held>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(in crate::api) fn give_up(&self) {
-        drop(
-            self.0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .take(),
-        );
+        drop(self.locked().take());
     }
 }

@@ -22,12 +22,12 @@ use tower_service::Service as _;
 use tracing::Instrument as _;
 
 use crate::api::auth;
-use crate::api::context::{Context, Place, RequestId};
-use crate::api::limit::neighbourhood;
+use crate::api::context::{Context, RequestId};
 use crate::api::problem::{Problem, Unwritten};
 use crate::api::rights;
 use crate::api::routes;
 use crate::listen;
+use crate::listen::neighbourhood;
 use crate::telemetry::metrics::{ApiMetrics, Denied};
 use crate::telemetry::seldom::Seldom;
 
@@ -114,12 +114,11 @@ impl Server {
             let detail = "The header Host must stand once.";
             return Problem::bad_request("bad_host", detail).closing().into_response();
         }
-        let Ok(permit) = Arc::clone(self.context.at_work()).try_acquire_owned() else {
+        let Some(place) = self.context.place() else {
             self.context.metrics().denied(Denied::Overloaded);
             let detail = "More is asked for at once than can be answered.";
             return Problem::unavailable("overloaded", detail, OVERLOADED_RETRY).into_response();
         };
-        let place = Place(Arc::new(Mutex::new(Some(permit))));
         if let Some(uri) = with_slash(request.uri()) {
             *request.uri_mut() = uri;
         }

@@ -1,5 +1,8 @@
 //! How often somebody may ask, and what somebody gets who may not.
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,5 +186,44 @@ async fn denials_are_in_the_audit_log_but_cannot_fill_it() {
         .find_map(|line| line.strip_prefix("virt_collector_api_audit_skipped_total "))
         .unwrap();
     assert_ne!(skipped, "0");
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_token_never_has_all_places_at_work_however_slow_its_requests_are() {
+    let api = Api::new().await;
+    let (greedy, other) = (
+        api.token("greedy", "operator", None).await,
+        api.token("other", "viewer", None).await,
+    );
+    let east = "SELECT platform_id::bigint FROM virt_platform WHERE name = 'east'";
+    let path = format!("platforms/{}/sync/", api.count(east).await);
+    // A body that is announced and never comes holds its request for as long as it may take. From the first that is
+    // refused to the first that took too long, all places are taken that one token can have.
+    let is_served = async || {
+        let mut slow: FuturesUnordered<_> = (0..96)
+            .map(|_| {
+                let ask = Ask::post(&path).by(&greedy).header("content-length", "2");
+                api.ask(ask.header("content-type", "application/json"))
+            })
+            .collect();
+        let mut answer = slow.next().await.unwrap();
+        while answer.status != 408 {
+            assert!(matches!(answer.status, 429 | 503), "{answer:?}");
+            answer = tokio::select! {
+                Some(answer) = slow.next() => answer,
+                answer = api.ask(Ask::get("operations/").by(&other)) => match answer.status {
+                    200 => return true,
+                    // Those of the greedy one that are yet to be recognised are in the way for a moment.
+                    _ => answer,
+                },
+            };
+        }
+        false
+    };
+    let served = async { while !is_served().await {} };
+    tokio::time::timeout(DEADLINE, served)
+        .await
+        .expect("the other one is served meanwhile");
     api.stop().await;
 }
