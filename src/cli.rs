@@ -264,8 +264,8 @@ async fn ready_database(config: &Config) -> Result<Database, Failure> {
 /// something that is not to be left half done.
 static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
 
-/// As [`println`], which panics for want of a reader, or of space. Names and reasons are the platforms' words: nothing in
-/// them steers the terminal.
+/// As [`println`], which panics for want of a reader, or of space. Names and reasons are the platforms' words: nothing
+/// in them steers the terminal.
 fn print(line: fmt::Arguments<'_>) {
     let line = line.to_string();
     let line = plain::painted(&line);

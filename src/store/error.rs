@@ -466,8 +466,8 @@ pub enum Error {
     },
     /// The roles are there, as those of the whole server; the rights in this database are not.
     #[error(
-        "virt_owner may not make tables in database {database:?}: run the SQL of virt-collector migrate --bootstrap-sql \
-         in it as a superuser, once"
+        "virt_owner may not make tables in database {database:?}: run the SQL of virt-collector migrate \
+         --bootstrap-sql in it as a superuser, once"
     )]
     NotPrepared {
         /// The database.
@@ -540,7 +540,8 @@ impl Error {
         let advice = match source.code().map(SqlState::code) {
             Some("28P01") => "check the account and the password in password_file",
             Some(code) if code.starts_with("28") => {
-                "the server does not let this account in from here; is there such a role, and a line for it in pg_hba.conf?"
+                "the server does not let this account in from here; is there such a role, and a line for it in \
+                 pg_hba.conf?"
             }
             Some("3D000") => {
                 "create the database, then run the SQL of virt-collector migrate --bootstrap-sql in it as a superuser"

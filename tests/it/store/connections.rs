@@ -53,6 +53,9 @@ async fn a_connection_that_cannot_be_made_says_what_to_look_at() {
                 let mut request = [0; 256];
                 drop(stream.read(&mut request).await);
                 drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await);
+                // With what is unread the connection would be reset, answer and all.
+                drop(stream.shutdown().await);
+                while stream.read(&mut request).await.is_ok_and(|n| n > 0) {}
             }
         });
         port
