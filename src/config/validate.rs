@@ -566,10 +566,11 @@ impl Check<'_> {
 }
 
 /// A filter takes any other word for a module, all of whose lines are wanted, and leaves out those of the rest: a level
-/// with a typing error would silence the log.
+/// with a typing error, or a space in front, would silence the log.
 fn is_no_level(part: &str) -> bool {
-    let part = part.trim();
-    part.is_empty() || (!part.contains('=') && part.parse::<LevelFilter>().is_err())
+    part.is_empty()
+        || part.contains(char::is_whitespace)
+        || (!part.contains('=') && part.parse::<LevelFilter>().is_err())
 }
 
 /// What is wrong with a platform's name.
@@ -755,7 +756,7 @@ mod tests {
             "WARN",
             "off",
             "info,virt_collector::soap=debug",
-            "h2=warn, debug",
+            "h2=warn,debug",
         ] {
             assert_eq!(log(level).unwrap().log.level, level);
         }
@@ -766,6 +767,7 @@ mod tests {
             ),
             ("info,virt_collector", "\"virt_collector\" is no level"),
             ("info,", "\"\" is no level"),
+            ("h2=warn, debug", "\" debug\" is no level"),
             ("", "\"\" is no level"),
             ("info,virt_collector=loud", "is no filter such as \"info\""),
         ] {
