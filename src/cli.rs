@@ -3,16 +3,19 @@
 //! Owns: arguments, what is printed, exit codes (0 well, 64 wrong usage, 78 wrong configuration, 1 anything else).
 //! Never does: logs; only `run` sets them up. Passwords never come by argument or environment.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this module is what talks to the terminal"
-)]
+#![expect(clippy::print_stdout, reason = "this module is what talks to the terminal")]
 
 /// Prints a line of a result. Whoever reads it may have gone, as `head` goes: then the rest is for nobody.
 macro_rules! say {
     ($($part:tt)*) => {
         $crate::cli::print(format_args!($($part)*))
+    };
+}
+
+/// Prints a line beside the result, on standard error. Where that cannot be written there is nobody to tell.
+macro_rules! tell {
+    ($($part:tt)*) => {
+        drop(::std::io::Write::write_fmt(&mut ::std::io::stderr(), format_args!("{}\n", format_args!($($part)*))))
     };
 }
 
@@ -151,8 +154,8 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             // It gets better by trying again, which systemd does not do after a wrong configuration.
-            Self::Config(error) if is_shortage(error) => ExitCode::FAILURE,
-            Self::Settings(error) if is_shortage(error.as_ref()) => ExitCode::FAILURE,
+            Self::Config(error) if may_pass(error) => ExitCode::FAILURE,
+            Self::Settings(error) if may_pass(error.as_ref()) => ExitCode::FAILURE,
             Self::Config(_) | Self::Settings(_) => ExitCode::from(EXIT_CONFIG),
             Self::Usage(_) => ExitCode::from(EXIT_USAGE),
             Self::Other(_) | Self::Told => ExitCode::FAILURE,
@@ -160,21 +163,26 @@ impl Failure {
     }
 }
 
-/// True where the machine was short of something, or failed, when a file was read: not the configuration's fault, though
-/// it is found when that is read.
-fn is_shortage(error: &(dyn Error + 'static)) -> bool {
+/// True where the machine was short of something or failed when a file was read, or an address to listen on was another
+/// program's or not there yet: found with the configuration, and not its fault.
+fn may_pass(error: &(dyn Error + 'static)) -> bool {
     const EIO: i32 = 5;
     const EAGAIN: i32 = 11;
     const ENOMEM: i32 = 12;
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
+    const EADDRINUSE: i32 = 98;
+    const EADDRNOTAVAIL: i32 = 99;
     const ENOBUFS: i32 = 105;
     let mut next = Some(error);
     while let Some(error) = next {
         let code = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::raw_os_error);
-        if matches!(code, Some(EIO | EAGAIN | ENOMEM | ENFILE | EMFILE | ENOBUFS)) {
+        if matches!(
+            code,
+            Some(EIO | EAGAIN | ENOMEM | ENFILE | EMFILE | EADDRINUSE | EADDRNOTAVAIL | ENOBUFS)
+        ) {
             return true;
         }
         next = error.source();
@@ -203,7 +211,7 @@ impl From<KeyFileError> for Failure {
 pub fn main() -> ExitCode {
     panics::tell();
     if let Err(error) = memory::keep() {
-        eprintln!("virt-collector: cannot keep its memory out of core files: {error}");
+        tell!("virt-collector: cannot keep its memory out of core files: {error}");
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -234,8 +242,7 @@ pub fn main() -> ExitCode {
     };
     let unwritten = UNWRITTEN.get();
     if let Some(error) = unwritten {
-        let told = format!("virt-collector: cannot write all of the result to standard output: {error}");
-        drop(writeln!(io::stderr(), "{told}"));
+        tell!("virt-collector: cannot write all of the result to standard output: {error}");
     }
     match result {
         Ok(()) if unwritten.is_some() => ExitCode::FAILURE,
@@ -244,7 +251,7 @@ pub fn main() -> ExitCode {
             if !matches!(failure, Failure::Told) {
                 // The exit status tells systemd whether to try again, also where nobody can be told anything.
                 let told = Chain(&failure).to_string();
-                drop(writeln!(io::stderr(), "virt-collector: {}", plain::lines(&told)));
+                tell!("virt-collector: {}", plain::lines(&told));
             }
             failure.exit_code()
         }

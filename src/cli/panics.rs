@@ -13,9 +13,9 @@ use crate::plain;
 pub(super) fn tell() {
     set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
-        eprintln!("virt-collector: {}", said(panic));
+        tell!("virt-collector: {}", said(panic));
         if backtrace.status() == BacktraceStatus::Captured {
-            eprintln!("{backtrace}");
+            tell!("{backtrace}");
         }
     }));
 }

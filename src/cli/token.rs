@@ -197,7 +197,7 @@ impl Create {
         }
         match output {
             Output::Text => {
-                eprintln!(
+                tell!(
                     "{}: {}{}, until {}",
                     row.name,
                     row.role,
@@ -205,9 +205,9 @@ impl Create {
                     row.expires_at
                 );
                 match &self.output_file {
-                    Some(path) => eprintln!("The token is in {}; it is not shown again.", path.display()),
+                    Some(path) => tell!("The token is in {}; it is not shown again.", path.display()),
                     None => {
-                        eprintln!("This is the token; it is not shown again:");
+                        tell!("This is the token; it is not shown again:");
                         say!("{}", text.expose());
                     }
                 }

@@ -177,7 +177,7 @@ impl Desk {
                 } else {
                     let items = tree.get("items");
                     if items.and_then(Value::as_array).is_some_and(Vec::is_empty) {
-                        eprintln!("no snapshots are known; a new one is within seconds");
+                        tell!("no snapshots are known; a new one is within seconds");
                     }
                     show_tree(items, 0);
                 }
@@ -269,7 +269,7 @@ impl Desk {
             let progress = operation.get("progress").and_then(Value::as_u64);
             if self.output == Output::Text && std::io::stderr().is_terminal() && progress != shown {
                 shown = progress;
-                eprintln!(
+                tell!(
                     "{}: {} %",
                     text(&operation, "action"),
                     progress.unwrap_or_default()

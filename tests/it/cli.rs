@@ -191,6 +191,24 @@ fn a_start_that_fails_for_want_of_descriptors_is_one_to_try_again() {
 }
 
 #[test]
+fn an_address_that_is_taken_is_one_to_try_again() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let config = "[database]\nurl = \"postgresql://virt_writer@127.0.0.1:1/virt\"\n[admin]\n";
+    std::fs::write(&path, format!("{config}listen = \"{address}\"\n")).unwrap();
+    let (code, text) = run(&["run", "--config", path.to_str().unwrap()]);
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains(&format!(
+            "cannot listen on {address}; choose another admin.listen"
+        )),
+        "{text}"
+    );
+}
+
+#[test]
 fn wrong_configuration_exits_with_78_and_says_where() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
