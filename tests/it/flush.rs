@@ -490,28 +490,23 @@ async fn a_slot_is_free_after_the_deadline_and_a_cancelled_flush_leaves_nothing(
         database.provision_platform(name, &address).await.unwrap();
     }
     let (two, two_sample) = owned(&database, "other", 2).await;
-    let writers = Writers::new(database.clone()).with_deadline(Duration::from_millis(700));
+    let writers = Writers::new(database.clone());
+    // Before the server itself gives up, which is after 5 s.
+    let hasty = Writers::new(database.clone()).with_deadline(Duration::from_secs(3));
     let sql = superuser(&rig).await;
     let lock = "BEGIN; LOCK TABLE virt_vm_metrics IN EXCLUSIVE MODE";
     writers.write(&one, &one_sample(0)).await.unwrap();
 
     sql.batch_execute(lock).await.unwrap();
-    let started = Instant::now();
     let (first, second) = (one_sample(20), two_sample(20));
-    let (first, second) = tokio::join!(writers.write(&one, &first), writers.write(&two, &second));
+    let (first, second) = tokio::join!(hasty.write(&one, &first), hasty.write(&two, &second));
     for result in [first, second] {
         let error = result.unwrap_err();
         assert!(matches!(error, Error::Deadline { .. }), "{error}");
         assert_eq!(error.class(), Class::Connection);
     }
-    // The server itself would have let them wait for 5 s each.
-    assert!(
-        started.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        started.elapsed()
-    );
     sql.batch_execute("COMMIT").await.unwrap();
-    writers.write(&two, &two_sample(40)).await.unwrap();
+    hasty.write(&two, &two_sample(40)).await.unwrap();
 
     sql.batch_execute(lock).await.unwrap();
     let flush = one_sample(40);
