@@ -213,8 +213,8 @@ impl BackFill {
     /// Asks for the oldest settled gaps; returns how many there were.
     async fn round(&self, report: &mut BackFillReport) -> Result<usize, RoundError> {
         let generation = self.readiness.borrow().generation;
-        let n_open = self.database.count_open_gaps(self.platform).await?;
-        self.source.metrics.gaps_open(n_open);
+        let (n_open, oldest) = self.database.count_open_gaps(self.platform).await?;
+        self.source.metrics.gaps_open(n_open, oldest);
         // Nobody is asked for the time while there is nothing to ask for.
         if n_open == 0 {
             return Ok(0);

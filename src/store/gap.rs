@@ -25,7 +25,8 @@ ORDER BY from_time, gap_id
 LIMIT $2";
 
 /// By the index of open gaps alone.
-const COUNT_OPEN: &str = "SELECT count(*) FROM virt_collection_gap WHERE platform_id = $1 AND state = 'open'";
+const COUNT_OPEN: &str = "\
+SELECT count(*), min(from_time) FROM virt_collection_gap WHERE platform_id = $1 AND state = 'open'";
 
 const SILENT: &str = "\
 SELECT entity_kind, entity_id, from_time, coalesce(reason, hint)
@@ -168,18 +169,21 @@ impl Database {
         gaps
     }
 
-    /// How many gaps of a platform are open, for whichever lane.
+    /// How many gaps of a platform are open, for whichever lane, and where the oldest of them starts.
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn count_open_gaps(&self, platform: PlatformId) -> Result<u64, Error> {
+    pub async fn count_open_gaps(&self, platform: PlatformId) -> Result<(u64, Option<Stamp>), Error> {
         let connection = self.checkout("count open gaps").await?;
         let row = connection
             .query_opt(COUNT_OPEN, &[(&platform.0, Type::INT4)])
             .await?;
-        let count: i64 = row.map_or(Ok(0), |row| connection.read(&row, 0))?;
+        let (count, oldest): (i64, _) = match row {
+            Some(row) => (connection.read(&row, 0)?, connection.read(&row, 1)?),
+            None => (0, None),
+        };
         connection.done();
-        Ok(u64::try_from(count).unwrap_or(0))
+        Ok((u64::try_from(count).unwrap_or(0), oldest))
     }
 
     /// A platform's silent entities: those whose newest gap has no end, with the stamp of their newest row and what

@@ -94,6 +94,8 @@ metrics_table! {
         "Hosts and VMs in the live set.";
     LEASE_HELD = "virt_collector_lease_held", Kind::Gauge, ["platform"],
         "1 while this collector owns the platform.";
+    LEASE_TAKEOVERS = "virt_collector_lease_takeovers_total", Kind::Counter, ["platform"],
+        "How often this collector became the owner of the platform.";
     POLLS = "virt_collector_polls_total", Kind::Counter, ["platform", "lane", "result"],
         "Polls of the live, ring and rollup lanes and discoveries, by result (ok, error).";
     POLLS_SKIPPED = "virt_collector_polls_skipped_total", Kind::Counter, ["platform"],
@@ -112,6 +114,8 @@ metrics_table! {
         "Age of a live sample when it is committed, by the platform's clock.";
     GAPS_OPEN = "virt_collector_gaps_open", Kind::Gauge, ["platform"],
         "Gaps that are yet to be asked for.";
+    GAPS_OLDEST = "virt_collector_gap_oldest_start_timestamp_seconds", Kind::Gauge, ["platform"],
+        "Where the oldest of them starts: the stamp of the row before it, in the platform's own clock. 0 where there is none.";
     GAPS_EXPLAINED = "virt_collector_gaps_explained_total", Kind::Counter, ["platform", "reason"],
         "Gaps whose samples cannot be had, by reason.";
     SAMPLES_RECOVERED = "virt_collector_gap_samples_recovered_total", Kind::Counter, ["platform"],
@@ -323,6 +327,7 @@ pub struct PlatformMetrics {
     clock_skew: Gauge,
     entities: [Gauge; 2],
     lease_held: Gauge,
+    lease_takeovers: Counter,
     polls_skipped: Counter,
     received: Counter,
     dropped: [Counter; 6],
@@ -330,6 +335,7 @@ pub struct PlatformMetrics {
     duplicate: Counter,
     sample_age: Histogram,
     gaps_open: Gauge,
+    gaps_oldest: Gauge,
     recovered: Counter,
     flush_ok: Counter,
     flush_error: Counter,
@@ -408,6 +414,7 @@ impl PlatformMetrics {
             entities: EntityKind::ALL
                 .map(|kind| gauge!(ENTITIES, "platform" => name.clone(), "kind" => kind.as_str())),
             lease_held: gauge!(LEASE_HELD, "platform" => name.clone()),
+            lease_takeovers: counter!(LEASE_TAKEOVERS, "platform" => name.clone()),
             polls_skipped: counter!(POLLS_SKIPPED, "platform" => name.clone()),
             received: counter!(SAMPLES_RECEIVED, "platform" => name.clone()),
             dropped: ["known", "overlap", "held", "refused", "requeried", "poison"].map(dropped),
@@ -416,6 +423,7 @@ impl PlatformMetrics {
             duplicate: counter!(ROWS_DUPLICATE, "platform" => name.clone()),
             sample_age: histogram!(SAMPLE_AGE, "platform" => name.clone()),
             gaps_open: gauge!(GAPS_OPEN, "platform" => name.clone()),
+            gaps_oldest: gauge!(GAPS_OLDEST, "platform" => name.clone()),
             recovered: counter!(SAMPLES_RECOVERED, "platform" => name.clone()),
             flush_ok: flush("ok"),
             flush_error: flush("error"),
@@ -465,10 +473,12 @@ impl PlatformMetrics {
         }
     }
 
-    /// Whether this collector owns the platform.
+    /// This collector has become the platform's owner, or is it no more.
     pub fn lease(&self, held: bool) {
         self.lease_held.set(if held { 1.0 } else { 0.0 });
-        if !held {
+        if held {
+            self.lease_takeovers.increment(1);
+        } else {
             self.up.set(0.0);
         }
     }
@@ -507,9 +517,10 @@ impl PlatformMetrics {
         self.sample_age.record(age);
     }
 
-    /// Open gaps of the platform.
-    pub fn gaps_open(&self, n: u64) {
+    /// Open gaps of the platform, and where the oldest starts.
+    pub fn gaps_open(&self, n: u64, oldest: Option<Stamp>) {
         self.gaps_open.set(large(n));
+        self.gaps_oldest.set(oldest.map_or(0.0, Stamp::as_seconds_f64));
     }
 
     /// Gaps explained.

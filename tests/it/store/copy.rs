@@ -278,7 +278,8 @@ async fn gap_rows_change_in_the_transaction_of_the_samples() {
         store.open_gaps(id, ring, 1, Duration::ZERO, now).await.unwrap(),
         open[..1]
     );
-    assert_eq!(store.count_open_gaps(id).await.unwrap(), 3);
+    let oldest = open.iter().map(|gap| gap.step.from).min();
+    assert_eq!(store.count_open_gaps(id).await.unwrap(), (3, oldest));
 
     // Worked: its samples are stored, the row is gone, the rest of it is a new one.
     let worked = Flush {
