@@ -507,6 +507,7 @@ async fn a_slot_is_free_after_the_deadline_and_a_cancelled_flush_leaves_nothing(
     }
     sql.batch_execute("COMMIT").await.unwrap();
     hasty.write(&two, &two_sample(40)).await.unwrap();
+    drop(hasty);
 
     sql.batch_execute(lock).await.unwrap();
     let flush = one_sample(40);

@@ -117,13 +117,29 @@ async fn a_running_daemon_follows_the_registry_and_touches_only_what_changed() {
     assert!(row.status.version.is_some() && row.status.last_success_at.is_some());
     let logins_of_the_other = other.calls().count("Login");
 
+    // Metrics are the process's, so that only a name that no other test has is this daemon's alone.
+    let third = Simulator::start(Spec {
+        seed: 4712,
+        ..small()
+    })
+    .await
+    .unwrap();
+    desk.add(
+        "third-of-the-registry",
+        &address_of(&third),
+        third.credentials().1,
+    )
+    .await;
+    let third = desk.row("third-of-the-registry").await;
+    desk.store.set_platform_maintenance(&third, true).await.unwrap();
+    let shown = "virt_collector_platform_status{platform=\"third-of-the-registry\",status=\"maintenance\"} 1";
+    until(async || recorder().render().contains(shown)).await;
+
     // Paused: its session is logged out, its status says so, nobody polls it.
     desk.store.set_platform_maintenance(&row, true).await.unwrap();
     until(async || app.platform(PLATFORM).is_none()).await;
     until(async || desk.rig.simulator.sessions().stats().open == 0).await;
     assert_eq!(desk.row(PLATFORM).await.status.state, "maintenance");
-    let shown = format!("virt_collector_platform_status{{platform=\"{PLATFORM}\",status=\"maintenance\"}} 1");
-    until(async || recorder().render().contains(&shown)).await;
     let n_queries = desk.rig.simulator.calls().count("QueryPerf");
     desk.rig.pass(std::time::Duration::from_secs(30 * 60));
     assert_eq!(desk.rig.simulator.calls().count("QueryPerf"), n_queries);
