@@ -25,8 +25,11 @@ const INTERVAL: Duration = Duration::from_secs(20);
 
 const DISCOVERY: Duration = Duration::from_mins(1);
 
-/// vCenter's is 30 minutes. What a kill leaves behind is gone earlier, so that what grows can be seen in two hours.
-const SESSION_TIMEOUT: Duration = Duration::from_mins(5);
+/// vCenter's is 30 minutes. What a kill leaves behind is gone before a quiet look.
+const SESSION_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Twice as long as a session lives that nobody uses.
+pub(super) const QUIET: Duration = Duration::from_mins(2);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(15);
@@ -197,6 +200,18 @@ impl<'a> Stage<'a> {
 
     // ---- time
 
+    /// Nothing happens for so long that what faults left behind is gone; what there is then is counted.
+    pub(super) async fn quiet(&mut self) -> Result<(), Error> {
+        self.calm()?;
+        self.pass(QUIET).await?;
+        self.settled().await?;
+        let mut look = self.taken().await;
+        look.is_quiet = true;
+        self.say(format!("quiet: {look}"));
+        self.looks.push(look);
+        Ok(())
+    }
+
     /// Real time passes, and is watched.
     pub(super) async fn pass(&mut self, time: Duration) -> Result<(), Error> {
         let until = Instant::now() + time;
@@ -216,6 +231,14 @@ impl<'a> Stage<'a> {
     }
 
     async fn look(&mut self) {
+        let look = self.taken().await;
+        if u32::try_from(self.looks.len()).is_ok_and(|n| n % TOLD == 0) {
+            self.say(look.to_string());
+        }
+        self.looks.push(look);
+    }
+
+    async fn taken(&self) -> Look {
         let mut usage = [None; 2];
         for (node, usage) in self.nodes.iter().zip(&mut usage) {
             *usage = node.collector.pid().and_then(Usage::of);
@@ -226,20 +249,25 @@ impl<'a> Stage<'a> {
             // A server that restarts does not answer: the next look will.
             self.stored().await.ok()
         };
-        let look = Look {
+        Look {
             at: self.began.elapsed(),
+            is_quiet: false,
             usage,
+            connections: self.connections(),
             stored,
             vcenter_sessions: self
                 .sites
                 .iter()
                 .map(|site| u64::try_from(site.simulator.sessions().stats().open).unwrap_or_default())
                 .sum(),
-        };
-        if u32::try_from(self.looks.len()).is_ok_and(|n| n % TOLD == 0) {
-            self.say(look.to_string());
         }
-        self.looks.push(look);
+    }
+
+    /// Those of the collector that lives throughout, to the database and to the platforms.
+    fn connections(&self) -> u64 {
+        let [first, _] = &self.nodes;
+        let ways = first.platforms.iter().chain([&first.database]);
+        ways.map(|way| way.counts().open).sum()
     }
 
     async fn stored(&self) -> Result<Stored, Error> {
@@ -254,6 +282,11 @@ impl<'a> Stage<'a> {
 
     pub(super) fn slope(&self) -> Slope {
         watch::slope(&self.looks, WARM_UP)
+    }
+
+    /// How many platforms there are: each has one session, whichever collector has it.
+    pub(super) fn platforms(&self) -> u64 {
+        u64::try_from(self.sites.len()).unwrap_or(u64::MAX)
     }
 
     /// Waits until all platforms are up to date and no gap is left that could have been asked for; ten minutes are

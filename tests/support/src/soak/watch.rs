@@ -12,12 +12,17 @@ use crate::usage;
 pub struct Slope {
     /// MiB of resident memory of the collector that lives throughout.
     pub memory: f64,
-    /// Its open descriptors; `None` where they were never seen: the collector shows them to root alone.
+    /// Its open descriptors that are no connections to the outside, in the quiet looks; `None` where they were never
+    /// seen: the collector shows them to root alone.
     pub descriptors: Option<f64>,
-    /// Sessions of all collectors in the database.
-    pub database_sessions: f64,
-    /// Their sessions in all vCenters.
-    pub vcenter_sessions: f64,
+    /// Its connections to database and platforms: most in a quiet look.
+    pub connections: u64,
+    /// Sessions of all collectors in the database: most in a quiet look.
+    pub database_sessions: u64,
+    /// Their sessions in all vCenters: most in a quiet look.
+    pub vcenter_sessions: u64,
+    /// Quiet looks, the first ones included.
+    pub quiet: usize,
     /// Most resident memory that any collector had, MiB.
     pub memory_max: f64,
     /// Most open descriptors that any collector had.
@@ -34,20 +39,22 @@ impl fmt::Display for Slope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "per hour: memory {:+.2} MiB, descriptors {}, database sessions {:+.2}, vCenter sessions {:+.2}; \
-             most: memory {:.1} MiB, descriptors {}; lag median {} s, most {} s; {} looks",
+            "per hour: memory {:+.2} MiB, descriptors that are no connections {}; in quiet at most {} connections of the \
+             first collector, {} sessions in the database and {} in the vCenters; most: memory {:.1} MiB, descriptors {}; lag median {} s, most {} s; {} looks, {} of them quiet",
             self.memory,
             self.descriptors.map_or_else(
                 || "not seen (root sees them)".to_owned(),
                 |slope| format!("{slope:+.2}")
             ),
+            self.connections,
             self.database_sessions,
             self.vcenter_sessions,
             self.memory_max,
             self.descriptors_max,
             self.lag_median,
             self.lag_max,
-            self.looks
+            self.looks,
+            self.quiet
         )
     }
 }
@@ -85,8 +92,12 @@ pub(super) struct Stored {
 #[derive(Clone, Debug)]
 pub(super) struct Look {
     pub(super) at: Duration,
+    /// For a while nothing had happened.
+    pub(super) is_quiet: bool,
     /// Of the collector that lives throughout, then of the other.
     pub(super) usage: [Option<Usage>; 2],
+    /// Of the first, to database and platforms.
+    pub(super) connections: u64,
     /// `None` while the database is away.
     pub(super) stored: Option<Stored>,
     pub(super) vcenter_sessions: u64,
@@ -131,6 +142,11 @@ pub(super) fn slope(looks: &[Look], warm_up: Duration) -> Slope {
         let [first, _] = look.usage;
         first
     };
+    let quiet = |look: &Look| look.is_quiet.then(|| first(look)).flatten();
+    let most = |value: &dyn Fn(&Look) -> u64| {
+        let seen = looks.iter().filter(|look| look.is_quiet).map(value);
+        seen.max().unwrap_or_default()
+    };
     let steep = |value: &dyn Fn(&Look) -> Option<f64>| {
         let points: Vec<(f64, f64)> = warm
             .iter()
@@ -146,16 +162,22 @@ pub(super) fn slope(looks: &[Look], warm_up: Duration) -> Slope {
     lags.sort_unstable();
     Slope {
         memory: steep(&|look| Some(mib(first(look)?.memory_kib))),
-        // While the database is away nobody holds a platform, and there are fewer of all three.
-        descriptors: all()
-            .any(|usage| usage.descriptors.is_some())
-            .then(|| steep(&|look| look.stored.and(first(look))?.descriptors.map(number))),
-        database_sessions: steep(&|look| {
+        // Between faults all go up and down with who holds which platform, and with what a kill has left behind: what
+        // would grow by one an hour drowns in it.
+        descriptors: all().any(|usage| usage.descriptors.is_some()).then(|| {
+            steep(&|look| {
+                let open = quiet(look)?.descriptors?;
+                Some(number(open) - number(look.connections))
+            })
+        }),
+        connections: most(&|look| look.connections),
+        database_sessions: most(&|look| {
             look.stored
                 .and_then(|stored| u64::try_from(stored.sessions).ok())
-                .map(number)
+                .unwrap_or_default()
         }),
-        vcenter_sessions: steep(&|look| look.stored.map(|_| number(look.vcenter_sessions))),
+        vcenter_sessions: most(&|look| look.vcenter_sessions),
+        quiet: looks.iter().filter(|look| look.is_quiet).count(),
         memory_max: all().map(|usage| mib(usage.memory_kib)).fold(0.0, f64::max),
         descriptors_max: all()
             .filter_map(|usage| usage.descriptors)
@@ -207,7 +229,9 @@ mod tests {
         };
         Look {
             at: Duration::from_secs(seconds),
+            is_quiet: seconds % 600 == 0,
             usage: [Some(usage), None],
+            connections: 20,
             stored: None,
             vcenter_sessions: 4,
         }
@@ -232,10 +256,11 @@ mod tests {
         let seen = slope_of(&peaks);
         assert!(seen.memory.abs() < 0.01, "{seen}");
         assert!((seen.memory_max - 58.6).abs() < 0.1, "{seen}");
-        // The database was away all the time: there is nothing to say of descriptors.
+        // One more each half an hour, in the ten looks of them that are quiet.
         assert!(
-            seen.descriptors.is_some_and(|slope| slope.abs() < f64::EPSILON),
+            seen.descriptors.is_some_and(|slope| (slope - 2.0).abs() < 0.5),
             "{seen}"
         );
+        assert_eq!((seen.connections, seen.vcenter_sessions, seen.quiet), (20, 4, 12));
     }
 }
