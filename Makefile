@@ -66,7 +66,7 @@ fuzz: ## mutants of tests/fuzz against every decoder, SECONDS (600) each, all at
 lint: ## format, clippy, rustdoc, dependencies, shell scripts
 	@tests/support/setup lint
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --bench scale --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 	tests/support/deny
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/support/setup tests/support/cluster tests/support/deny tests/support/notices tests/interop/run tests/package/run tests/package/boot systemd/debian/postinst systemd/debian/postrm; \

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use support::collector::{Collector, Platform, Settings};
 use support::database::{Database, Role};
-use support::{oracle, process, usage};
+use support::{oracle, usage};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use virt_collector::model::columns::Column;

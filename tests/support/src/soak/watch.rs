@@ -229,7 +229,7 @@ mod tests {
         };
         Look {
             at: Duration::from_secs(seconds),
-            is_quiet: seconds % 600 == 0,
+            is_quiet: seconds.is_multiple_of(600),
             usage: [Some(usage), None],
             connections: 20,
             stored: None,
