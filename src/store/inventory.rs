@@ -434,12 +434,13 @@ async fn keys(
 /// The threads of the hosts whose number was ever told.
 async fn threads(connection: &Checkout, platform: &Parameter<'_>) -> Result<HashMap<MoRef, u16>, Error> {
     let rows = connection.query(THREADS, std::slice::from_ref(platform)).await?;
-    rows.iter()
-        .map(|row| {
-            let moref = MoRef::new(connection.read::<&str>(row, 0)?);
-            Ok((moref, u16::try_from(connection.read::<i32>(row, 1)?).unwrap_or(0)))
-        })
-        .collect()
+    let mut threads = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        if let Ok(n) = u16::try_from(connection.read::<i32>(row, 1)?) {
+            threads.insert(MoRef::new(connection.read::<&str>(row, 0)?), n);
+        }
+    }
+    Ok(threads)
 }
 
 /// Key, placement and vCPUs of a VM as they are stored.
