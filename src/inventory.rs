@@ -2,7 +2,8 @@
 //!
 //! Owns: the loop of one platform: greet the server, hold its identity against the pinned one, read everything once,
 //! then store what changes as the server tells it; read again at intervals what changes without a word; publish hosts
-//! and VMs by `watch`. `resolve` turns what the server tells into records. Never does: deciding who is polled.
+//! and VMs by `watch`. `resolve` turns what the server tells into records; `trial` looks around before a platform is kept.
+//! Never does: deciding who is polled.
 //!
 //! Tasks: one loop per platform.
 //!
@@ -15,6 +16,7 @@
 
 mod absent;
 pub mod resolve;
+mod trial;
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -52,6 +54,10 @@ use crate::vsphere::Vsphere;
 use crate::vsphere::mirror::Changes;
 use crate::vsphere::mirror::Mirror;
 use crate::vsphere::objects::Body;
+
+pub use self::trial::Trial;
+pub use self::trial::reason as trial_reason;
+pub use self::trial::try_platform;
 
 /// The longest wait after a failure, so that a vCenter that returns is found soon. Where the session pool lets nobody
 /// in for longer, asking sends nothing.

@@ -35,10 +35,11 @@
 //! | 3 | [`telemetry`] [`supervise`] | metrics and logs; named tasks that stop in order |
 //! | 4 | [`budget`] [`listen`] [`soap`] [`store`] | the byte budget; connections of HTTP and their limits; bytes ⇄ typed calls; rows ⇄ TimescaleDB |
 //! | 5 | [`vsphere`] [`ingest`] | a platform in domain terms; windows → committed rows → roll-ups |
-//! | 6 | [`inventory`] [`collect`] [`operate`] [`registrar`] | who there is; whom to poll when, and from where; actions on VMs; changes of the registry |
-//! | 7 | [`admin`] [`api`] | `/metrics`, `/livez`, `/readyz`; what people and scripts may read and do |
-//! | 8 | [`app`] | builds, wires, starts and stops |
-//! | 9 | [`cli`] | one file per subcommand |
+//! | 6 | [`inventory`] [`collect`] [`operate`] | who there is; whom to poll when, and from where; actions on VMs |
+//! | 7 | [`registrar`] | changes of the registry |
+//! | 8 | [`admin`] [`api`] | `/metrics`, `/livez`, `/readyz`; what people and scripts may read and do |
+//! | 9 | [`app`] | builds, wires, starts and stops |
+//! | 10 | [`cli`] | one file per subcommand |
 //!
 //! # Invariants, and what is absent
 //!

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use crate::clock::{SystemClock, WallClock as _};
 use crate::config;
 use crate::config::{Password, PlatformKind, Trust};
+use crate::inventory;
+use crate::inventory::Trial;
 use crate::model::filter;
 use crate::model::filter::{Filter, Pattern};
 use crate::model::ids::PlatformId;
@@ -23,7 +25,7 @@ use crate::store;
 use crate::store::registry::{Address, Registered, Source};
 use crate::store::{Database, Refusal};
 use crate::vsphere;
-use crate::vsphere::{Trial, Vsphere};
+use crate::vsphere::Vsphere;
 
 /// Characters of a host name, an account, a datacenter or a pattern.
 pub const LONGEST_TEXT: usize = 255;
@@ -285,13 +287,12 @@ impl Registrar {
     /// # Errors
     /// When it cannot be collected like this.
     pub async fn try_platform(&self, platform: &config::Platform) -> Result<Trial, FailedTrial> {
-        let options = vsphere::Options::new(platform, &self.collection);
-        let tried = vsphere::try_platform(options, || SystemClock.now());
+        let tried = inventory::try_platform(platform, &self.collection, || SystemClock.now());
         match tokio::time::timeout(self.trial_deadline, tried).await {
             Ok(Ok(trial)) => Ok(trial),
             Ok(Err(error)) => Err(FailedTrial {
                 class: error.class().as_str(),
-                reason: vsphere::trial_reason(&error),
+                reason: inventory::trial_reason(&error),
             }),
             Err(_elapsed) => Err(FailedTrial {
                 class: "timeout",
@@ -344,6 +345,7 @@ pub fn trial_json(trial: &Trial) -> Value {
         "api_type": about.kind.api_type(), "api_version": about.api_version, "identity": about.identity,
         "clock_skew_ms": trial.clock_skew_micros / 1000,
         "roles": trial.roles, "hosts": trial.n_hosts, "vms": trial.n_vms, "vms_powered_on": trial.n_running,
+        "taken": trial.taken.as_ref().map(|taken| json!({ "hosts": taken.n_hosts, "vms": taken.n_vms })),
         "unusable_counters": trial.unusable, "warnings": trial.warnings(),
     })
 }

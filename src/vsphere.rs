@@ -23,7 +23,6 @@ pub mod perf;
 pub mod plan;
 pub mod rollups;
 pub mod tracker;
-mod trial;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -68,9 +67,6 @@ pub use plan::InstanceCounts;
 pub use plan::Target;
 pub use rollups::Rollups;
 pub use tracker::Tracker;
-pub use trial::Trial;
-pub use trial::reason as trial_reason;
-pub use trial::try_platform;
 
 /// Longer than any window that is asked for without an end: samples are kept for an hour, roll-ups for a day.
 const LONGEST_WINDOW: Duration = Duration::from_secs(25 * 3600);

@@ -17,12 +17,12 @@ use super::check::trial_sentence;
 use super::{COMMON, ConfigFile, Failure, Output, block_on, ready_database};
 use crate::config;
 use crate::config::{PlatformKind, Trust};
+use crate::inventory::Trial;
 use crate::plain;
 use crate::registrar;
 use crate::registrar::{FailedTrial, Registrar, trial_json};
 use crate::store::Database;
 use crate::store::registry::{Address, Registered};
-use crate::vsphere::Trial;
 
 /// For one trial: login, hosts and VMs, counters.
 const TRIAL_DEADLINE: Duration = Duration::from_secs(120);

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::model::filter;
 use crate::model::filter::Filter;
 use crate::model::ids::MoRef;
 use crate::model::inventory::{Datacenter, Inventory, Nic, ResourcePool, Vm};
@@ -213,6 +214,56 @@ pub fn unknown_datacenters<'a>(mirror: &'a Mirror, filter: &'a Filter) -> (Vec<&
     (wanted.filter(|name| !shown.contains(name)).collect(), shown)
 }
 
+/// How much of a platform a filter takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Hosts that it takes.
+    pub n_hosts: usize,
+    /// VMs that it takes.
+    pub n_vms: usize,
+    /// Datacenters that it names and that the server does not show.
+    pub unknown: Vec<String>,
+    /// Those that the server does show.
+    pub shown: Vec<String>,
+    /// Patterns that it asks for and that no host and no VM matches.
+    pub unmatched: Vec<String>,
+    /// The inventory path of a VM, or of a host where there is none: what patterns are compared with.
+    pub example: Option<String>,
+}
+
+impl Taken {
+    /// What `filter` takes of all objects.
+    #[must_use]
+    pub fn of(mirror: &Mirror, filter: &Filter) -> Self {
+        let inventory = Resolver::new(mirror, filter, &[]).all().inventory;
+        let (unknown, shown) = unknown_datacenters(mirror, filter);
+        let owned = |names: Vec<&str>| names.into_iter().map(ToOwned::to_owned).collect();
+        let items = || mirror.iter().map(|(_, item)| item);
+        let places = |wanted: fn(&Body) -> bool| -> Vec<Vec<String>> {
+            items()
+                .filter(|item| wanted(&item.body))
+                .map(|item| place(mirror, item))
+                .collect()
+        };
+        let hosts = places(|body| matches!(body, Body::Host(_)));
+        let vms = places(|body| matches!(body, Body::Vm(_)));
+        let unmatched = filter.include.iter().filter(|pattern| {
+            let mut all = vms.iter().chain(&hosts);
+            !all.any(|place| pattern.matches(&names(place)))
+        });
+        let unmatched = unmatched.map(ToString::to_string).collect();
+        let example = vms.into_iter().min().or_else(|| hosts.into_iter().min());
+        Self {
+            n_hosts: inventory.hosts.len(),
+            n_vms: inventory.vms.len(),
+            unknown: owned(unknown),
+            shown: owned(shown),
+            unmatched,
+            example: example.map(|place| filter::written(&names(&place))),
+        }
+    }
+}
+
 /// Keys are given in the order of references, not in that of a hash.
 fn sort(inventory: &mut Inventory) {
     inventory
@@ -258,6 +309,15 @@ fn takes_place(mirror: &Mirror, filter: &Filter, item: &Item) -> bool {
     if !matches!(item.body, Body::Host(_) | Body::Vm(_)) {
         return true;
     }
+    filter.takes_path(&names(&place(mirror, item)))
+}
+
+fn names(place: &[String]) -> Vec<&str> {
+    place.iter().map(String::as_str).collect()
+}
+
+/// The names of the inventory path of a host or VM, from the outside in.
+fn place(mirror: &Mirror, item: &Item) -> Vec<String> {
     let name = |item: &Item| item.name.clone().unwrap_or_else(|| UNNAMED.to_owned());
     let mut names = vec![name(item)];
     if item.parent.is_some() {
@@ -269,8 +329,7 @@ fn takes_place(mirror: &Mirror, filter: &Filter, item: &Item) -> bool {
         names.extend(above(mirror, datacenter).map(|(_, above)| name(above)));
     }
     names.reverse();
-    let path: Vec<&str> = names.iter().map(String::as_str).collect();
-    filter.takes_path(&path)
+    names
 }
 
 fn is_cluster(item: &Item) -> bool {
@@ -452,6 +511,33 @@ mod tests {
         turned_away.retain(|moref| moref.as_str().starts_with("vm-"));
         turned_away.sort_unstable();
         assert_eq!(turned_away, [MoRef::new("vm-1"), MoRef::new("vm-3")]);
+    }
+
+    #[test]
+    fn what_a_filter_takes_is_counted_and_what_it_asks_for_in_vain_is_named() {
+        let mirror = world();
+        let of = |datacenters: &[&str], include: &[&str], exclude: &[&str]| {
+            let datacenters = datacenters.iter().map(ToString::to_string).collect();
+            Taken::of(&mirror, &Filter::parse(datacenters, include, exclude).unwrap())
+        };
+        let berlin = of(&["Berlin"], &[], &[]);
+        assert_eq!((berlin.n_hosts, berlin.n_vms), (1, 2));
+        assert!(berlin.unknown.is_empty() && berlin.unmatched.is_empty());
+        let typo = of(&["Berlin", "Bon"], &["**/web", "/Bonn/vn/**"], &["**/nobody"]);
+        assert_eq!((typo.n_hosts, typo.n_vms), (0, 1));
+        assert_eq!(typo.unknown, ["Bon"]);
+        assert_eq!(typo.shown, ["Berlin", "Bonn"]);
+        assert_eq!(
+            typo.unmatched,
+            ["/Bonn/vn/**"],
+            "none need be there to be left out"
+        );
+        // What is named can be written as it stands.
+        let example = typo.example.unwrap();
+        assert_eq!(example, "/Bonn/vm/Web%2f1/web");
+        assert_eq!(of(&[], &[&example], &[]).n_vms, 1);
+        let none = of(&[], &[], &["**"]);
+        assert_eq!((none.n_hosts, none.n_vms), (0, 0));
     }
 
     #[test]

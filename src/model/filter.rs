@@ -270,6 +270,18 @@ pub fn unescaped(escaped: &str) -> String {
     name
 }
 
+/// A path as a pattern is written; `path` holds the names from the outside in.
+#[must_use]
+pub fn written(path: &[&str]) -> String {
+    let mut text = String::new();
+    for name in path {
+        text.push('/');
+        // First the percent sign, which the others are written with.
+        text.push_str(&name.replace('%', "%25").replace('/', "%2f").replace('\\', "%5c"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -320,6 +332,9 @@ mod tests {
         assert!(!matches("/Berlin/vm/web/1", &path));
         assert!(matches("/Berlin/vm/*", &path));
         assert!(matches("/a/100%25 %5c 50%", &["a", "100% \\ 50%"]));
+        let awkward = ["Berlin", "vm", "web/1", "100%25 \\ 50%"];
+        assert_eq!(written(&awkward), "/Berlin/vm/web%2f1/100%2525 %5c 50%25");
+        assert!(matches(&written(&awkward), &awkward));
     }
 
     #[test]

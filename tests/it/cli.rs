@@ -299,6 +299,38 @@ async fn check_says_of_each_failing_platform_what_to_do() {
     );
     assert_eq!(rig.simulator.sessions().stats().open, 0, "check logs out");
 
+    let filters = [
+        ("include = [\"/DC-1/host/**\"]", "takes 3 hosts, 0 VMs", "ok"),
+        (
+            "datacenters = [\"DC-1\", \"Berln\"]",
+            "the filter names datacenters that the server does not show: Berln; it shows DC-1",
+            "note",
+        ),
+        (
+            "include = [\"/DC-1/host/**\", \"/DC1/**\"]",
+            "no host and no VM matches /DC1/**; paths of this server are like /DC-1/vm/",
+            "note",
+        ),
+        (
+            "exclude = [\"**\"]",
+            "the filter takes no host and no VM; paths of this server are like /DC-1/vm/",
+            "note",
+        ),
+    ];
+    for (filter, said, level) in filters {
+        let one = config(
+            &rig.database,
+            &platform(&rig.simulator, &format!("{ca}\n{filter}")),
+        );
+        let (code, text) = check(directory, &one).await;
+        assert_eq!(code, 0, "{text}");
+        let line = text.lines().find(|line| line.contains(" filter  "));
+        let line = line.unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(line[30..36].trim(), level, "{text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(said), "{text}");
+    }
+
     let thumbprint = rig.simulator.leaf_sha256_thumbprint().unwrap();
     let (code, text) = check(directory, &config(&rig.database, &platform(&rig.simulator, ""))).await;
     assert_eq!(code, 1, "{text}");

@@ -481,13 +481,16 @@ async fn the_commands_say_what_is_wrong_and_keep_what_is_right() {
         &["nothing was kept"],
     )
     .await;
-    says(
+    let changed = says(
         &["platform", "edit", "lab", "--datacenter", "DC0"],
         "",
         0,
-        &["changed lab"],
+        &["changed lab", "of which the filter takes 0 hosts, 0 VMs"],
     )
     .await;
+    assert!(changed.contains("does not show: DC0; it shows DC-1"), "{changed}");
+    let tried = ["platform", "test", "lab", "--output", "json"];
+    says(&tried, "", 0, &["\"taken\": {\n      \"hosts\": 0,"]).await;
     says(&["platform", "show", "lab"], "", 0, &["DC0"]).await;
     let sql = rig.database.connect(Role::Superuser).await.unwrap();
     let row = "SELECT xmin::text FROM virt_platform WHERE name = 'lab'";

@@ -68,6 +68,7 @@ pub(super) fn all() -> Map<String, Value> {
     add("Credentials", credentials());
     add("Maintenance", maintenance());
     add("Trial", trial());
+    add("TrialTaken", trial_taken());
     add("TrialResult", trial_result());
     add("KeptPlatform", kept_platform());
 
@@ -496,6 +497,7 @@ fn trial() -> Value {
                 count("VMs that the account sees, templates included."),
             ),
             ("vms_powered_on", true, count("Those of them that run.")),
+            ("taken", true, or_null("TrialTaken")),
             (
                 "unusable_counters",
                 true,
@@ -506,6 +508,17 @@ fn trial() -> Value {
                 true,
                 texts("What to know although the trial went well."),
             ),
+        ],
+    )
+}
+
+fn trial_taken() -> Value {
+    let count = |about: &str| json!({ "type": "integer", "minimum": 0, "description": about });
+    object(
+        "What the filter of the platform takes; null where it has none.",
+        &[
+            ("hosts", true, count("Hosts that it takes.")),
+            ("vms", true, count("VMs that it takes.")),
         ],
     )
 }

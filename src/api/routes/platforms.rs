@@ -19,6 +19,7 @@ use crate::api::listing::{Asked, PLATFORMS, Sent, key};
 use crate::api::problem::Problem;
 use crate::config::{PlatformKind, Trust, thumbprint};
 use crate::error::Chain;
+use crate::inventory::Trial;
 use crate::model::ids::PlatformId;
 use crate::registrar;
 use crate::registrar::{Change, Registrar, trial_json};
@@ -28,7 +29,6 @@ use crate::store::Refusal;
 use crate::store::audit::{Kind, Outcome};
 use crate::store::reading::Platform;
 use crate::store::registry::{Address, Registered};
-use crate::vsphere::Trial;
 
 /// Characters of a password; more than any server takes.
 pub(in crate::api) const LONGEST_PASSWORD: usize = 4096;

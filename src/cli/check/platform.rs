@@ -9,9 +9,9 @@ use crate::clock::SystemClock;
 use crate::clock::WallClock as _;
 use crate::config;
 use crate::config::Trust;
+use crate::inventory;
+use crate::inventory::Trial;
 use crate::model::status::ErrorClass;
-use crate::vsphere;
-use crate::vsphere::Trial;
 
 /// Login, hosts and VMs, counters.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -21,12 +21,11 @@ pub(super) async fn examine(
     collection: &config::Collection,
     report: &mut Report,
 ) {
-    let options = vsphere::Options::new(platform, collection);
-    let trial = vsphere::try_platform(options, || SystemClock.now());
+    let trial = inventory::try_platform(platform, collection, || SystemClock.now());
     match tokio::time::timeout(DEADLINE, trial).await {
         Ok(Ok(trial)) => well(platform, &trial, report),
         Ok(Err(error)) => {
-            failed(platform, error.class(), vsphere::trial_reason(&error), report);
+            failed(platform, error.class(), inventory::trial_reason(&error), report);
         }
         Err(_elapsed) => {
             let message = format!("no end after {} s; is the server very slow?", DEADLINE.as_secs());
@@ -58,6 +57,16 @@ fn well(platform: &config::Platform, trial: &Trial, report: &mut Report) {
         Some(warning) => Tried::note(name, "privileges", warning),
         None => Tried::well(name, "privileges", format!("sees {}", seen(trial))),
     });
+    if let Some(taken) = &trial.taken {
+        report.add(match trial.filter_warning() {
+            Some(warning) => Tried::note(name, "filter", warning),
+            None => Tried::well(
+                name,
+                "filter",
+                format!("takes {}", hosts_and_vms(taken.n_hosts, taken.n_vms)),
+            ),
+        });
+    }
     report.add(match trial.counters_warning() {
         Some(warning) => Tried::note(name, "counters", warning),
         None => Tried::well(name, "counters", "all that columns are made of"),
@@ -130,17 +139,23 @@ fn certificate(platform: &config::Platform, report: &mut Report) {
 }
 
 fn seen(trial: &Trial) -> String {
-    format!(
-        "{}, {} ({} powered on)",
-        counted(trial.n_hosts, "host"),
-        counted(trial.n_vms, "VM"),
-        trial.n_running,
-    )
+    let all = hosts_and_vms(trial.n_hosts, trial.n_vms);
+    format!("{all} ({} powered on)", trial.n_running)
+}
+
+fn hosts_and_vms(n_hosts: usize, n_vms: usize) -> String {
+    format!("{}, {}", counted(n_hosts, "host"), counted(n_vms, "VM"))
 }
 
 /// What a trial found, in one line.
 pub(in crate::cli) fn trial_sentence(trial: &Trial, trust: &Trust) -> String {
     let mut message = format!("{}: {}", trial.about.full_name, seen(trial));
+    if let Some(taken) = &trial.taken {
+        message.push_str(&format!(
+            ", of which the filter takes {}",
+            hosts_and_vms(taken.n_hosts, taken.n_vms)
+        ));
+    }
     if !trial.roles.is_empty() {
         message.push_str(&format!("; as {}", trial.roles.join(", ")));
     }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use crate::cli::counted;
+use crate::inventory::Trial;
 use crate::model::columns::Column;
 use crate::model::ids::EntityKind;
-use crate::vsphere::Trial;
 
 /// The 5-minute statistics of a platform.
 #[derive(Debug, Serialize)]

@@ -1,11 +1,14 @@
-//! A trial of a platform: whether it can be collected with these settings, and what there is.
+//! A trial of a platform: whether it can be collected with these settings, what there is, and what its filter takes.
 //!
 //! Never does: keeping a session; changing anything on the server.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::resolve::Taken;
+use crate::config;
 use crate::error::Chain;
+use crate::model::filter::Filter;
 use crate::model::inventory::PowerState;
 use crate::units::Stamp;
 use crate::vsphere::{About, Error, Options, Rollups, Vsphere};
@@ -29,6 +32,8 @@ pub struct Trial {
     pub n_vms: usize,
     /// Those of them that run.
     pub n_running: usize,
+    /// What the filter takes of them; `None` where there is no filter.
+    pub taken: Option<Taken>,
     /// What the account is on the root folder: vSphere's own roles by name, a site's by number.
     pub roles: Vec<String>,
     /// Counters that the server cannot give, and why; their columns stay NULL.
@@ -43,6 +48,7 @@ impl Trial {
     pub fn warnings(&self) -> Vec<String> {
         let warnings = [
             self.sight_warning(),
+            self.filter_warning(),
             self.counters_warning(),
             self.clock_warning(),
         ];
@@ -55,6 +61,32 @@ impl Trial {
         (self.n_hosts == 0 && self.n_vms == 0).then(|| {
             "the account sees nothing: give it the Read-only role on the root folder, propagating".to_owned()
         })
+    }
+
+    /// Where the filter names what is not there, or takes nothing of what is.
+    #[must_use]
+    pub fn filter_warning(&self) -> Option<String> {
+        let taken = self.taken.as_ref()?;
+        if !taken.unknown.is_empty() {
+            let shown = if taken.shown.is_empty() {
+                "no datacenter".to_owned()
+            } else {
+                taken.shown.join(", ")
+            };
+            return Some(format!(
+                "the filter names datacenters that the server does not show: {}; it shows {shown}",
+                taken.unknown.join(", ")
+            ));
+        }
+        let like = taken.example.as_ref()?;
+        if !taken.unmatched.is_empty() {
+            return Some(format!(
+                "no host and no VM matches {}; paths of this server are like {like}",
+                taken.unmatched.join(", ")
+            ));
+        }
+        (taken.n_hosts == 0 && taken.n_vms == 0)
+            .then(|| format!("the filter takes no host and no VM; paths of this server are like {like}"))
     }
 
     /// Where columns stay NULL.
@@ -93,14 +125,18 @@ pub fn reason(error: &Error) -> String {
 ///
 /// # Errors
 /// When the platform cannot be collected with these settings; the message says what to do.
-pub async fn try_platform(options: Options, now: impl Fn() -> Stamp) -> Result<Trial, Error> {
-    let vsphere = Vsphere::new(options)?;
-    let found = look(&vsphere, now).await;
+pub async fn try_platform(
+    platform: &config::Platform,
+    collection: &config::Collection,
+    now: impl Fn() -> Stamp,
+) -> Result<Trial, Error> {
+    let vsphere = Vsphere::new(Options::new(platform, collection))?;
+    let found = look(&vsphere, &platform.filter, now).await;
     vsphere.close(LOGOUT_DEADLINE).await;
     found
 }
 
-async fn look(vsphere: &Vsphere, now: impl Fn() -> Stamp) -> Result<Trial, Error> {
+async fn look(vsphere: &Vsphere, filter: &Filter, now: impl Fn() -> Stamp) -> Result<Trial, Error> {
     let about = vsphere.connect().await?;
     let server_now = vsphere.server_time().await?;
     let clock_skew_micros = server_now.micros_since(now());
@@ -108,6 +144,12 @@ async fn look(vsphere: &Vsphere, now: impl Fn() -> Stamp) -> Result<Trial, Error
     let roles = vsphere.roles().await.unwrap_or_default();
     let inventory = vsphere.discover().await?;
     let running = inventory.vms.iter().filter(|vm| vm.power == PowerState::On);
+    let taken = if filter.is_open() {
+        None
+    } else {
+        let tracker = vsphere.track(false).await?;
+        Some(Taken::of(tracker.mirror(), filter))
+    };
     let counters = vsphere.counters().await?;
     Ok(Trial {
         about,
@@ -115,6 +157,7 @@ async fn look(vsphere: &Vsphere, now: impl Fn() -> Stamp) -> Result<Trial, Error
         n_hosts: inventory.hosts.len(),
         n_vms: inventory.vms.len(),
         n_running: running.count(),
+        taken,
         roles,
         unusable: counters.unusable().iter().map(ToString::to_string).collect(),
         rollups: vsphere.rollups().await?,
