@@ -54,7 +54,7 @@ impl Database {
         const ATTEMPT: &str = "announce this collector";
         let platforms: Vec<&str> = platforms.iter().map(String::as_str).collect();
         timely(ATTEMPT, async {
-            let connection = self.checkout(ATTEMPT).await?;
+            let connection = self.checkout_now(ATTEMPT).await?;
             let announced = connection
                 .query_opt(
                     ANNOUNCE,
@@ -80,7 +80,7 @@ impl Database {
     pub async fn withdraw_collector(&self, owner: &Owner) -> Result<(), Error> {
         const ATTEMPT: &str = "withdraw this collector";
         timely(ATTEMPT, async {
-            let connection = self.checkout(ATTEMPT).await?;
+            let connection = self.checkout_now(ATTEMPT).await?;
             connection
                 .execute(WITHDRAW, &[(&owner.as_str(), Type::TEXT)])
                 .await?;
@@ -97,7 +97,7 @@ impl Database {
     pub async fn collectors(&self) -> Result<Collectors, Error> {
         const ATTEMPT: &str = "read which collectors run";
         timely(ATTEMPT, async {
-            let connection = self.checkout(ATTEMPT).await?;
+            let connection = self.checkout_now(ATTEMPT).await?;
             let mut collectors = Collectors::default();
             for row in connection.query(LIVE, &[]).await? {
                 let platforms: Vec<String> = connection.read(&row, 1)?;

@@ -19,7 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
@@ -34,8 +34,11 @@ use crate::store::error::{Class, Error};
 use crate::store::lease::{self, Lease, Owner};
 use crate::store::servers::{Servers, Session};
 
-/// Connections of the pool: leases, inventory, gaps and API of a few dozen platforms, each for milliseconds.
+/// Connections of the pool: leases, inventory and gaps of a few dozen platforms, most of it for milliseconds.
 const POOL_SIZE: usize = 8;
+/// Of these, kept free for what must not come late: while many first inventories are written, or a slow server reads
+/// watermarks, for seconds each, leases are renewed all the same.
+const KEPT_FREE: usize = 2;
 /// One attempt to reach one address of the server. Addresses are tried one after the other: where the first host of
 /// several is dead, or the first address of a name leads nowhere, each connection waits this long. A renewal of a lease,
 /// which has 8 s, must get past two such addresses.
@@ -507,6 +510,8 @@ impl Listener {
 pub struct Database {
     settings: Arc<Settings>,
     pool: Pool,
+    /// A permit for each connection that is not kept free.
+    unhurried: Arc<Semaphore>,
 }
 
 impl Database {
@@ -515,11 +520,11 @@ impl Database {
     /// # Errors
     /// Never in practice; the pool's builder can refuse what this function does not ask of it.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        Self::sized(settings, POOL_SIZE)
+        Self::sized(settings, POOL_SIZE, KEPT_FREE)
     }
 
-    /// As [`Database::new`], with `size` connections at most.
-    pub(super) fn sized(settings: Settings, size: usize) -> Result<Self, Error> {
+    /// As [`Database::new`], with `size` connections at most, of which some are for [`Database::checkout_now`] alone.
+    pub(super) fn sized(settings: Settings, size: usize, kept_free: usize) -> Result<Self, Error> {
         let settings = Arc::new(settings);
         let manager = Manager::from_connect(
             settings.config.clone(),
@@ -539,7 +544,11 @@ impl Database {
             .map_err(|source| Error::Settings {
                 problem: source.to_string(),
             })?;
-        Ok(Self { settings, pool })
+        Ok(Self {
+            settings,
+            pool,
+            unhurried: Arc::new(Semaphore::new(size.saturating_sub(kept_free))),
+        })
     }
 
     /// What the database is reached with.
@@ -555,10 +564,24 @@ impl Database {
 
     /// A connection for `attempt`, which is what messages say was attempted.
     pub(super) async fn checkout(&self, attempt: &'static str) -> Result<Checkout, Error> {
+        let unhurried = Arc::clone(&self.unhurried).acquire_owned();
+        match tokio::time::timeout(CHECKOUT_DEADLINE, unhurried).await {
+            Ok(Ok(permit)) => {
+                let mut checkout = self.checkout_now(attempt).await?;
+                checkout.permit = Some(permit);
+                Ok(checkout)
+            }
+            Ok(Err(_)) | Err(_) => Err(self.busy(attempt)),
+        }
+    }
+
+    /// The same for what takes milliseconds and must not come late: others leave some connections to it.
+    pub(super) async fn checkout_now(&self, attempt: &'static str) -> Result<Checkout, Error> {
         match self.pool.get().await {
             Ok(object) => Ok(Checkout {
                 attempt,
                 object: Some(object),
+                permit: None,
             }),
             Err(PoolError::Backend(source)) => Err(Error::connect(
                 &self.settings.target,
@@ -569,11 +592,15 @@ impl Database {
                 attempt: "connect to the database",
                 after: LOGIN_DEADLINE,
             }),
-            Err(_) => Err(Error::Busy {
-                attempt,
-                size: self.pool.status().max_size,
-                after: CHECKOUT_DEADLINE,
-            }),
+            Err(_) => Err(self.busy(attempt)),
+        }
+    }
+
+    fn busy(&self, attempt: &'static str) -> Error {
+        Error::Busy {
+            attempt,
+            size: self.pool.status().max_size,
+            after: CHECKOUT_DEADLINE,
         }
     }
 }
@@ -603,6 +630,8 @@ impl Connect for PoolConnect {
 pub(super) struct Checkout {
     attempt: &'static str,
     object: Option<Object>,
+    /// Goes back behind the connection.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A parameter and its type, so that a statement needs no round trip to be prepared and is planned for its values:

@@ -283,7 +283,9 @@ impl Database {
     }
 
     async fn end_blockers(&self, platform: PlatformId, waiting: i32) -> Result<(), Error> {
-        let connection = self.checkout("end connections that block a take-over").await?;
+        let connection = self
+            .checkout_now("end connections that block a take-over")
+            .await?;
         let row = connection
             .query_opt(END_BLOCKERS, &[(&waiting, Type::INT4), (&platform.0, Type::INT4)])
             .await?;
@@ -307,7 +309,7 @@ impl Database {
     pub async fn renew_lease(&self, lease: &Lease) -> Result<(), Error> {
         const ATTEMPT: &str = "renew a platform's lease";
         let renewed = timely(ATTEMPT, async {
-            let connection = self.checkout(ATTEMPT).await?;
+            let connection = self.checkout_now(ATTEMPT).await?;
             let renewed = connection
                 .query_opt(
                     RENEW,
@@ -333,7 +335,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked; the lease then runs out by itself.
     pub async fn release_lease(&self, lease: &Lease) -> Result<(), Error> {
-        let connection = self.checkout("release a platform's lease").await?;
+        let connection = self.checkout_now("release a platform's lease").await?;
         connection
             .execute(
                 RELEASE,

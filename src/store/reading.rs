@@ -96,7 +96,7 @@ impl Reader {
     /// As [`Database::new`].
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         Ok(Self {
-            database: Database::sized(settings.reading(OPTIONS), SESSIONS)?,
+            database: Database::sized(settings.reading(OPTIONS), SESSIONS, 0)?,
         })
     }
 

@@ -1,5 +1,7 @@
 //! Lease and fence.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use virt_collector::store::registry::Address;
 
@@ -39,6 +41,48 @@ async fn a_lease_is_taken_once_renewed_and_given_up() {
     let error = a.acquire_lease(PlatformId(99), &owner("a")).await.unwrap_err();
     assert!(matches!(error, Error::UnknownPlatform { .. }), "{}", said(&error));
     assert!(matches!(a.renew_lease(&second).await, Err(Error::Fenced { .. })));
+}
+
+/// As many as there are connections, and more, wait for a slow server, where no deadline of theirs has come yet.
+#[tokio::test]
+async fn a_lease_is_renewed_while_everything_else_waits_for_the_database() {
+    const SLOW: &str = "\
+CREATE TABLE public.go_on ();
+GRANT SELECT ON public.go_on TO PUBLIC;
+CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    WHILE NOT EXISTS (SELECT FROM public.go_on) LOOP PERFORM pg_sleep(0.02); END LOOP;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER slow BEFORE INSERT ON virt_platform FOR EACH STATEMENT EXECUTE FUNCTION public.slow()";
+    const WAITING: &str = "\
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let platform = Platform::new().await;
+    let (store, sql) = (platform.store.clone(), &platform.fixture.sql);
+    sql.batch_execute(SLOW).await.unwrap();
+    let mut others = tokio::task::JoinSet::new();
+    for n in 0..12 {
+        let (store, name) = (store.clone(), format!("other-{n}"));
+        let address = Address::new(PlatformKind::Esxi, "esx", 443);
+        others.spawn(async move { store.provision_platform(&name, &address).await });
+    }
+    until("six wait in the database", async || {
+        let n = platform.fixture.number(WAITING).await;
+        (n >= 6).then_some(()).ok_or_else(|| format!("{n} wait"))
+    })
+    .await;
+
+    store.renew_lease(&platform.lease).await.unwrap();
+    store
+        .announce_collector(&owner("a"), "here", &BTreeSet::new())
+        .await
+        .unwrap();
+    assert!(platform.fixture.number(WAITING).await >= 6, "they still wait");
+
+    sql.batch_execute("INSERT INTO public.go_on DEFAULT VALUES")
+        .await
+        .unwrap();
+    let done = others.join_all().await;
+    assert!(done.iter().filter(|added| added.is_ok()).count() >= 6, "{done:?}");
 }
 
 /// Every write for a platform, with this lease.
