@@ -32,6 +32,7 @@ pub(super) fn of(schema: &str) -> Option<Value> {
         "Credentials" => json!({ "password": "correct horse battery staple" }),
         "Maintenance" => json!({ "enabled": true }),
         "Trial" => trial(),
+        "TrialTaken" => json!({ "hosts": 12, "vms": 215 }),
         "TrialResult" => json!({
             "ok": false, "class": "auth", "trial": null,
             "reason": "the account or its password was refused; check both, and that the account is not locked",
@@ -121,7 +122,7 @@ fn trial() -> Value {
         "server": "VMware vCenter Server 8.0.3 build-24022515", "version": "8.0.3", "build": "24022515",
         "api_type": "VirtualCenter", "api_version": "8.0.3.0", "identity": "dbed6e0c-bd88-4ef6-b594-21283e1c677f",
         "clock_skew_ms": -12, "roles": ["ReadOnly"], "hosts": 12, "vms": 340, "vms_powered_on": 301,
-        "taken": { "hosts": 12, "vms": 215 }, "unusable_counters": [], "warnings": [],
+        "taken": of("TrialTaken"), "unusable_counters": [], "warnings": [],
     })
 }
 
