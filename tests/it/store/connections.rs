@@ -345,3 +345,32 @@ async fn every_commit_of_the_daemon_lasts_whatever_the_server_says_and_will_say(
         );
     }
 }
+
+/// Every account of the database may notify. Who listens is told of all of it, but not of each.
+#[tokio::test]
+async fn notifications_without_end_are_a_reason_to_look_ten_times_a_second_at_most() {
+    let fixture = Fixture::new().await;
+    let listener = fixture.store("a").listen_to_registry().await.unwrap();
+    let began = Instant::now();
+    let notify = async {
+        for _ in 0..1_000 {
+            fixture.sql.batch_execute("NOTIFY virt_registry").await.unwrap();
+        }
+    };
+    let count = async {
+        let mut heard = 0_u128;
+        loop {
+            assert!(listener.heard().await);
+            heard += 1;
+            let most = began.elapsed().as_millis() / 100 + 1;
+            assert!(heard <= most, "{heard} times, of {most} at most");
+        }
+    };
+    tokio::select! {
+        () = notify => {}
+        () = count => {}
+    }
+    // The last one is not lost in the pause.
+    fixture.sql.batch_execute("NOTIFY virt_registry").await.unwrap();
+    assert!(listener.heard().await);
+}
