@@ -571,7 +571,7 @@ impl Database {
                 checkout.permit = Some(permit);
                 Ok(checkout)
             }
-            Ok(Err(_)) | Err(_) => Err(self.busy(attempt)),
+            Ok(Err(_)) | Err(_) => Err(busy(attempt)),
         }
     }
 
@@ -592,16 +592,15 @@ impl Database {
                 attempt: "connect to the database",
                 after: LOGIN_DEADLINE,
             }),
-            Err(_) => Err(self.busy(attempt)),
+            Err(_) => Err(busy(attempt)),
         }
     }
+}
 
-    fn busy(&self, attempt: &'static str) -> Error {
-        Error::Busy {
-            attempt,
-            size: self.pool.status().max_size,
-            after: CHECKOUT_DEADLINE,
-        }
+const fn busy(attempt: &'static str) -> Error {
+    Error::Busy {
+        attempt,
+        after: CHECKOUT_DEADLINE,
     }
 }
 
@@ -643,7 +642,6 @@ impl Checkout {
         // It is there until `done` or `drop` takes it, and both end this value.
         let gone = || Error::Busy {
             attempt: self.attempt,
-            size: POOL_SIZE,
             after: Duration::ZERO,
         };
         self.object.as_ref().map(|object| &***object).ok_or_else(gone)

@@ -274,13 +274,11 @@ pub enum Error {
         /// The deadline.
         after: Duration,
     },
-    /// All connections of the pool are in use.
-    #[error("cannot {attempt}: all {size} database connections were in use for {} s", after.as_secs())]
+    /// All connections of the pool that were to be had for it are in use.
+    #[error("cannot {attempt}: no database connection was free for {} s", after.as_secs())]
     Busy {
         /// What was attempted.
         attempt: &'static str,
-        /// Connections in the pool.
-        size: usize,
         /// How long was waited.
         after: Duration,
     },
