@@ -364,7 +364,10 @@ async fn the_server_refuses_a_write_on_the_sessions_of_reads_and_ends_what_takes
     world.list::<Cluster>(Filter::default()).await;
     let sessions = world
         .fixture
-        .number("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'virt-collector/reader/%'")
+        .number(
+            "SELECT count(*) FROM pg_stat_activity \
+             WHERE datname = current_database() AND application_name LIKE 'virt-collector/reader/%'",
+        )
         .await;
     assert_eq!(sessions, 1);
     // A reader in a transaction that holds a table is waited for by nobody for long.
