@@ -2,8 +2,8 @@
 //!
 //! Owns: the loop of one platform: greet the server, hold its identity against the pinned one, read everything once,
 //! then store what changes as the server tells it; read again at intervals what changes without a word; publish hosts
-//! and VMs by `watch`. `resolve` turns what the server tells into records; `trial` looks around before a platform is kept.
-//! Never does: deciding who is polled.
+//! and VMs by `watch`. `resolve` turns what the server tells into records; `trial` looks around before a platform is
+//! kept. Never does: deciding who is polled.
 //!
 //! Tasks: one loop per platform.
 //!

@@ -106,9 +106,7 @@ impl<'a> Resolver<'a> {
             Body::Datacenter => Some(item),
             _ => datacenter(mirror, item).and_then(|moref| mirror.get(&moref)),
         };
-        if filter.takes_datacenter(datacenter.and_then(|item| item.name.as_deref()))
-            && takes_place(mirror, filter, item)
-        {
+        if takes(mirror, filter, item, datacenter) {
             return self.add_record(&mut found.inventory, moref, item);
         }
         found.inventory.other_hosts |= matches!(item.body, Body::Host(_));
@@ -235,18 +233,27 @@ impl Taken {
     /// What `filter` takes of all objects.
     #[must_use]
     pub fn of(mirror: &Mirror, filter: &Filter) -> Self {
-        let inventory = Resolver::new(mirror, filter, &[]).all().inventory;
         let (unknown, shown) = unknown_datacenters(mirror, filter);
         let owned = |names: Vec<&str>| names.into_iter().map(ToOwned::to_owned).collect();
         let items = || mirror.iter().map(|(_, item)| item);
+        let taken = |wanted: fn(&Body) -> bool| {
+            let is_taken = |item: &&Item| {
+                let datacenter = datacenter(mirror, item).and_then(|moref| mirror.get(&moref));
+                takes(mirror, filter, item, datacenter)
+            };
+            items().filter(|item| wanted(&item.body)).filter(is_taken).count()
+        };
         let places = |wanted: fn(&Body) -> bool| -> Vec<Vec<String>> {
             items()
                 .filter(|item| wanted(&item.body))
                 .map(|item| place(mirror, item))
                 .collect()
         };
-        let hosts = places(|body| matches!(body, Body::Host(_)));
-        let vms = places(|body| matches!(body, Body::Vm(_)));
+        let (is_host, is_vm) = (
+            |body: &Body| matches!(body, Body::Host(_)),
+            |body: &Body| matches!(body, Body::Vm(_)),
+        );
+        let (hosts, vms) = (places(is_host), places(is_vm));
         let unmatched = filter.include.iter().filter(|pattern| {
             let mut all = vms.iter().chain(&hosts);
             !all.any(|place| pattern.matches(&names(place)))
@@ -254,8 +261,8 @@ impl Taken {
         let unmatched = unmatched.map(ToString::to_string).collect();
         let example = vms.into_iter().min().or_else(|| hosts.into_iter().min());
         Self {
-            n_hosts: inventory.hosts.len(),
-            n_vms: inventory.vms.len(),
+            n_hosts: taken(is_host),
+            n_vms: taken(is_vm),
             unknown: owned(unknown),
             shown: owned(shown),
             unmatched,
@@ -302,6 +309,12 @@ fn is_looked_up(mirror: &Mirror, moref: &MoRef) -> bool {
     mirror
         .get(moref)
         .is_some_and(|item| matches!(item.body, Body::Network(_) | Body::Fields(_)))
+}
+
+/// Whether the filter takes an object; `datacenter` is the one that it is in, or itself.
+fn takes(mirror: &Mirror, filter: &Filter, item: &Item, datacenter: Option<&Item>) -> bool {
+    filter.takes_datacenter(datacenter.and_then(|item| item.name.as_deref()))
+        && takes_place(mirror, filter, item)
 }
 
 /// Whether the filter takes a host or VM by its path; of other objects only the datacenter counts.

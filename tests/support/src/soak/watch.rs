@@ -40,7 +40,8 @@ impl fmt::Display for Slope {
         write!(
             f,
             "per hour: memory {:+.2} MiB, descriptors that are no connections {}; in quiet at most {} connections of the \
-             first collector, {} sessions in the database and {} in the vCenters; most: memory {:.1} MiB, descriptors {}; lag median {} s, most {} s; {} looks, {} of them quiet",
+             first collector, {} sessions in the database and {} in the vCenters; most: memory {:.1} MiB, descriptors {}; \
+             lag median {} s, most {} s; {} looks, {} of them quiet",
             self.memory,
             self.descriptors.map_or_else(
                 || "not seen (root sees them)".to_owned(),
